@@ -1,0 +1,32 @@
+# Each target works on a fresh clone: what it needs is built first.
+PYTHON ?= python3
+VENV := .venv
+FLOODGATE := $(VENV)/bin/floodgate
+STAMP := $(VENV)/.installed
+SOURCES := pyproject.toml setup.py core_ext/codes.py $(wildcard core_ext/compiled/*.pyx core_ext/compiled/*.pxd)
+
+.PHONY: setup up test lint clean
+
+setup: $(STAMP)
+
+$(STAMP): $(SOURCES)
+	@command -v cc >/dev/null || command -v gcc >/dev/null || { echo "No C compiler found. Install one: apt-get install gcc python3-dev (Debian, Ubuntu), dnf install gcc python3-devel (Fedora)."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Floodgate needs CPython 3.11 or later; $(PYTHON) is $$($(PYTHON) -V). Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
+	@touch $@
+
+up: setup
+	$(FLOODGATE) up
+
+test: setup
+	$(VENV)/bin/python -m pytest -n 3 --dist loadfile
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	PATH=$(VENV)/bin:$$PATH cython-lint core_ext/compiled
+
+clean:
+	rm -rf $(VENV) build *.egg-info core_ext/compiled/*.c core_ext/compiled/*.so core_ext/compiled/codes.pxi
