@@ -1,0 +1,1 @@
+from core_ext.reference.pricing import price_order as price_order

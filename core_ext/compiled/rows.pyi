@@ -1,0 +1,10 @@
+from core_ext.reference.rows import HEADER as HEADER
+from core_ext.reference.rows import HISTORY_COLUMNS as HISTORY_COLUMNS
+from core_ext.reference.rows import KEY_COLUMNS as KEY_COLUMNS
+from core_ext.reference.rows import LINE_COLUMNS as LINE_COLUMNS
+from core_ext.reference.rows import ORDER_COLUMNS as ORDER_COLUMNS
+from core_ext.reference.rows import TRAILER as TRAILER
+from core_ext.reference.rows import history_row as history_row
+from core_ext.reference.rows import key_row as key_row
+from core_ext.reference.rows import line_rows as line_rows
+from core_ext.reference.rows import order_row as order_row

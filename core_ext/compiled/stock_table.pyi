@@ -1,0 +1,1 @@
+from core_ext.reference.stock_table import StockTable as StockTable

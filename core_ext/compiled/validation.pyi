@@ -1,0 +1,1 @@
+from core_ext.reference.validation import check_order as check_order

@@ -1,0 +1,150 @@
+"""The shapes of the hot path: an order as it comes in, and as it stands afterwards.
+
+`OrderIn` is what msgspec decodes a body into: it checks types and unknown fields, nothing else; `validation` checks
+the bounds. `Order` is an accepted order: what the ledger stores, the answer shows and the event carries. Times are
+integers: milliseconds since 1970-01-01T00:00:00Z, UTC.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal, NamedTuple
+
+from msgspec import Meta, Struct
+
+Time = Annotated[datetime, Meta(tz=True)]
+
+
+class ItemIn(Struct, forbid_unknown_fields=True, gc=False):
+    sku: str
+    quantity: int
+    unit_price: int | None = None
+
+
+class ShipTo(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """Where the goods go. Personal data: it stands in the ledger as ciphertext only."""
+
+    name: str | None = None
+    phone: str | None = None
+    country: str | None = None
+    province: str | None = None
+    city: str | None = None
+    district: str | None = None
+    street: str | None = None
+    postcode: str | None = None
+
+
+class AdjustmentIn(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """A signed amount beside the lines, in minor units; `line` counts from 1."""
+
+    type: Literal["discount", "shipping", "tax", "fee"]
+    amount: int
+    label: str
+    line: int | None = None
+
+
+class PaidIn(Struct, forbid_unknown_fields=True, gc=False):
+    reference: str
+    at: Time | None = None
+
+
+class OrderIn(Struct, forbid_unknown_fields=True):
+    channel: str
+    currency: str
+    items: list[ItemIn]
+    customer_id: str | None = None
+    sale_id: str | None = None
+    external_id: str | None = None
+    note: str | None = None
+    ship_to: ShipTo | None = None
+    metadata: dict[str, str] | None = None
+    adjustments: list[AdjustmentIn] | None = None
+    placed_at: Time | None = None
+    paid: PaidIn | None = None
+
+
+class Product(Struct, gc=False):
+    """A product of the catalogue as the hot path needs it; `price` in minor units of `currency`."""
+
+    sku: str
+    title: str
+    price: int
+    currency: str
+    stocked: bool = True
+    active: bool = True
+    version: int = 1
+
+
+class Line(Struct, gc=False):
+    """A line of an accepted order; `line` counts from 1, `amount` = `quantity` x `unit_price`, `stocked` says that it
+    holds units of stock.
+    """
+
+    line: int
+    sku: str
+    title: str
+    quantity: int
+    unit_price: int
+    amount: int
+    stocked: bool
+
+
+class Order(Struct):
+    """An accepted order. `metadata` and `adjustments` are JSON text as stored; `note` and `ship_to` are plain and
+    live in memory only.
+    """
+
+    id: bytes  # 16 bytes, UUIDv7
+    client_id: int
+    channel: str
+    currency: str
+    status: str
+    version: int
+    total: int
+    lines: list[Line]
+    created_at: int
+    customer_id: str | None = None
+    external_id: str | None = None
+    sale_id: str | None = None
+    metadata: bytes | None = None
+    adjustments: bytes | None = None
+    placed_at: int | None = None
+    paid_reference: str | None = None
+    paid_at: int | None = None
+    expires_at: int | None = None
+    note: str | None = None
+    ship_to: ShipTo | None = None
+
+
+class Change(Struct):
+    """One version of an order: a row of its history and the envelope of its event. `at` is when it was decided."""
+
+    version: int
+    at: int
+    event: str  # created, …: the last word but one of the event's type
+    status: str
+    actor: str
+    previous_status: str | None = None
+    reason: str | None = None
+    changed: tuple[str, ...] = ()
+    traceparent: str | None = None
+
+
+class Priced(NamedTuple):
+    """What pricing an order gives. `demand` holds the units of the stocked lines, summed per SKU, in code point order
+    of the SKUs.
+    """
+
+    lines: list[Line]
+    total: int
+    demand: list[tuple[str, int]]
+
+
+class LeaseView(NamedTuple):
+    """A lease as the stock table sees it: `used` units are in the ledger, `promised` ones in a commit under way, the
+    rest may be sold.
+    """
+
+    lease: bytes
+    sku: str
+    units: int
+    used: int
+    promised: int
