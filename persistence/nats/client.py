@@ -1,0 +1,46 @@
+"""Opens connections to NATS for those that read: each comes back by itself and says so in the log."""
+
+import asyncio
+
+import nats
+import structlog
+from nats.aio.client import Client
+
+from persistence.errors import StreamUnavailableError
+
+CONNECT_TIMEOUT_S = 5.0
+
+log = structlog.get_logger("stream")
+
+
+async def connect(url: str, name: str) -> Client:
+    """A connection of its own. Raises StreamUnavailableError when the server cannot be reached in time."""
+    client = Client()
+
+    async def on_disconnected() -> None:
+        # Closing the connection ourselves is reported here too.
+        if not client.is_closed:
+            log.warning("nats_disconnected")
+
+    try:
+        await asyncio.wait_for(
+            client.connect(
+                url,
+                name=name,
+                connect_timeout=2,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=1,
+                ping_interval=5,
+                error_cb=_on_error,
+                disconnected_cb=on_disconnected,
+            ),
+            CONNECT_TIMEOUT_S,
+        )
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        await client.close()
+        raise StreamUnavailableError(f"NATS cannot be reached: {error!r}") from error
+    return client
+
+
+async def _on_error(error: Exception) -> None:
+    log.warning("nats_error", error=repr(error))

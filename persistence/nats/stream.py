@@ -1,0 +1,236 @@
+"""The event stream: publishes events as JetStream atomic batches and knows which were stored.
+
+nats-py's own acks never complete after a server crash, so acks are kept here, in a table of their own, each with a
+time-out. A late or lost ack is not a loss: StreamUnavailableError means "not known to be stored", and whoever sends the
+same event again sends the same `Nats-Msg-Id`.
+"""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import nats
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
+
+from persistence.errors import StreamUnavailableError
+
+NAME = "ORDERS"
+SUBJECTS = ["orders.>"]
+BATCH_MESSAGES_MAX = 1000  # the server refuses a larger atomic batch as a whole
+BATCH_BYTES_MAX = 4 << 20
+CONNECT_TIMEOUT_S = 5.0
+DUPLICATE_IN_BATCH = 10201  # one id that is known already refuses a whole atomic batch
+CONTENT_TYPE = "application/cloudevents+json"
+
+log = structlog.get_logger("stream")
+
+
+class Event(NamedTuple):
+    """`id` is the CloudEvents id and the Nats-Msg-Id; `payload` the CloudEvent in structured JSON."""
+
+    subject: str
+    id: str
+    payload: bytes
+
+
+class Ack(msgspec.Struct):
+    """JetStream's answer to a publish."""
+
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    count: int = 0
+    error: dict[str, object] | None = None
+
+
+class StreamSettings(NamedTuple):
+    replicas: int
+    max_age_s: int
+    duplicate_window_s: int
+
+
+_decode_ack = msgspec.json.Decoder(Ack).decode
+
+
+class Stream:
+    """A connection to NATS that comes back by itself. `publish` may be called by several tasks at once."""
+
+    def __init__(self, url: str, name: str, ack_timeout_s: float) -> None:
+        self._url = url
+        self._name = name
+        self._ack_timeout_s = ack_timeout_s
+        self._client: Client | None = None
+        self._inbox = ""
+        self._tokens = itertools.count()
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._opening = asyncio.Lock()
+        self._closing = False
+
+    @property
+    def connected(self) -> bool:
+        return self._client is not None and self._client.is_connected
+
+    @property
+    def payload_bytes_max(self) -> int:
+        """The largest message that the server takes, 0 while that is unknown."""
+        return self._client.max_payload if self._client is not None and self._client.is_connected else 0
+
+    async def ensure_open(self) -> Client:
+        """Connect unless connected. Raises StreamUnavailableError."""
+        async with self._opening:
+            if self._client is None or self._client.is_closed:
+                self._client = await self._connect()
+        if not self._client.is_connected:
+            raise StreamUnavailableError("NATS cannot be reached")
+        return self._client
+
+    async def close(self) -> None:
+        self._closing = True
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def ensure_stream(self, settings: StreamSettings) -> None:
+        """Make the stream, or bring its settings up to date. Raises StreamUnavailableError."""
+        jetstream = (await self.ensure_open()).jetstream(timeout=self._ack_timeout_s)
+        wanted = StreamConfig(
+            name=NAME,
+            subjects=SUBJECTS,
+            storage=StorageType.FILE,
+            retention=RetentionPolicy.LIMITS,
+            discard=DiscardPolicy.NEW,
+            max_age=settings.max_age_s,
+            duplicate_window=settings.duplicate_window_s,
+            num_replicas=settings.replicas,
+            allow_atomic=True,
+        )
+        try:
+            try:
+                found = (await jetstream.stream_info(NAME)).config
+            except NotFoundError:
+                await jetstream.add_stream(wanted)
+                return
+            if any(
+                getattr(found, name) != getattr(wanted, name)
+                for name in ("subjects", "discard", "max_age", "duplicate_window", "num_replicas", "allow_atomic")
+            ):
+                await jetstream.update_stream(wanted)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise StreamUnavailableError(f"the stream {NAME} cannot be made or changed: {error!r}") from error
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Store every event, in order, at most BATCH_MESSAGES_MAX of them. Returns when the stream has acknowledged
+        all; raises StreamUnavailableError.
+        """
+        assert 0 < len(events) <= BATCH_MESSAGES_MAX
+        client = await self.ensure_open()
+        if len(events) == 1:
+            await self._publish_singly(client, events)
+            return
+        ack = await self._publish_atomic(client, events)
+        if ack.error is None:
+            if ack.count != len(events):
+                raise StreamUnavailableError(f"the stream stored {ack.count} of {len(events)} events")
+        elif ack.error.get("err_code") == DUPLICATE_IN_BATCH:
+            await self._publish_singly(client, events)
+        else:
+            raise StreamUnavailableError(f"the stream refuses a batch: {ack.error}")
+
+    async def _publish_atomic(self, client: Client, events: Sequence[Event]) -> Ack:
+        batch_id = secrets.token_hex(16)
+        token, reply = self._expect_reply()
+        try:
+            for sequence, event in enumerate(events, 1):
+                headers = _headers(event) | {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(sequence)}
+                last = sequence == len(events)
+                if last:
+                    headers["Nats-Batch-Commit"] = "1"
+                await self._send(client, event, reply if last else "", headers)
+            return await self._ack(token)
+        finally:
+            self._waiting.pop(token, None)
+
+    async def _publish_singly(self, client: Client, events: Sequence[Event]) -> None:
+        tokens = []
+        try:
+            for event in events:
+                token, reply = self._expect_reply()
+                tokens.append(token)
+                await self._send(client, event, reply, _headers(event))
+            for token in tokens:
+                ack = await self._ack(token)
+                if ack.error is not None or ack.seq <= 0:
+                    raise StreamUnavailableError(f"the stream refuses an event: {ack.error}")
+        finally:
+            for token in tokens:
+                self._waiting.pop(token, None)
+
+    async def _send(self, client: Client, event: Event, reply: str, headers: dict[str, str]) -> None:
+        try:
+            await client.publish(event.subject, event.payload, reply=reply, headers=headers)
+        except (nats.errors.Error, OSError) as error:
+            raise StreamUnavailableError(f"NATS does not take an event: {error!r}") from error
+
+    def _expect_reply(self) -> tuple[str, str]:
+        token = str(next(self._tokens))
+        self._waiting[token] = asyncio.get_running_loop().create_future()
+        return token, f"{self._inbox}.{token}"
+
+    async def _ack(self, token: str) -> Ack:
+        try:
+            message = await asyncio.wait_for(self._waiting[token], self._ack_timeout_s)
+            if message.headers and message.headers.get("Status"):
+                raise StreamUnavailableError("no stream takes the event")
+            return _decode_ack(message.data)
+        except TimeoutError as error:
+            raise StreamUnavailableError("the stream did not acknowledge in time") from error
+        except msgspec.DecodeError as error:
+            raise StreamUnavailableError(f"the stream's answer is not an ack: {error}") from error
+
+    async def _connect(self) -> Client:
+        client = Client()
+        try:
+            await asyncio.wait_for(
+                client.connect(
+                    self._url,
+                    name=self._name,
+                    connect_timeout=2,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # seconds, and only ever slept
+                    ping_interval=5,
+                    pending_size=-1,
+                    error_cb=_log_error,
+                    disconnected_cb=self._on_disconnect,
+                ),
+                CONNECT_TIMEOUT_S,
+            )
+            self._inbox = client.new_inbox()
+            await client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            await client.close()
+            raise StreamUnavailableError(f"NATS cannot be reached: {error!r}") from error
+        return client
+
+    async def _on_disconnect(self) -> None:
+        if not self._closing:
+            log.warning("nats_disconnected")
+
+    async def _on_reply(self, message: Msg) -> None:
+        waiting = self._waiting.get(message.subject.rpartition(".")[2])
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+
+
+def _headers(event: Event) -> dict[str, str]:
+    return {"Nats-Msg-Id": event.id, "Content-Type": CONTENT_TYPE, "Nats-Expected-Stream": NAME}
+
+
+async def _log_error(error: Exception) -> None:
+    log.warning("nats_error", error=repr(error))

@@ -1,0 +1,1 @@
+"""The ledger: schema, sessions, the commit of a batch, stock, reads, housekeeping, audit."""

@@ -1,0 +1,119 @@
+"""The control connection's statements: who is alive, what became of a batch in doubt, and which committers hang.
+
+Nothing here moves units except through the functions in `stock`. Every statement is safe when two processes run it at
+once.
+"""
+
+import asyncpg
+from asyncpg.pgproto.pgproto import UUID
+
+from persistence.errors import OwnerNotAliveError
+from persistence.postgres.ledger import COMMIT_NAME
+from persistence.postgres.session import Session
+
+# A committer's transaction older than this is ended: no time-out of the server ends a backend stopped inside COPY.
+HUNG_S = 10
+
+_REAP = """
+select pg_terminate_backend(pid) from pg_stat_activity
+where application_name like $1 || '%' and xact_start < clock_timestamp() - make_interval(secs => $2)
+"""
+_BEAT = """
+update worker set seen_at = clock_timestamp() where owner = $1 and state = 'alive' returning clock_timestamp()
+"""
+_SILENT = """
+update worker set state = 'dead'
+where state = 'alive' and seen_at < clock_timestamp() - make_interval(secs => $1) and journal is null
+returning owner::text
+"""
+_STRANDED = """
+select distinct l.owner::text from stock_lease l left join worker w on w.owner = l.owner
+where l.state = 'active' and (w.owner is null or w.state <> 'alive') and (w.owner is null or w.journal is null)
+"""
+
+
+async def register(session: Session, owner: str, host: str, pid: int, lane: int) -> None:
+    """Make `owner` known before its first lease. Asked again, it changes nothing: an owner declared dead stays dead."""
+    statement = "insert into worker (owner, host, pid, lane) values ($1, $2, $3, $4) on conflict (owner) do nothing"
+    await session.run(lambda c: c.execute(statement, owner, host, pid, lane))
+
+
+async def heartbeat(session: Session, owner: str) -> tuple[float, set[bytes]]:
+    """Say that `owner` lives. Returns PostgreSQL's clock (seconds since 1970) and the ids of the owner's active leases.
+
+    Raises OwnerNotAliveError once the owner has been declared dead: it has to drop its till and go on under a new id.
+    """
+
+    async def call(connection: asyncpg.Connection) -> tuple[float, set[bytes]]:
+        seen = await connection.fetchval(
+            _BEAT,
+            owner,
+        )
+        if seen is None:
+            raise OwnerNotAliveError(owner)
+        rows = await connection.fetch("select lease_id from stock_lease where owner = $1 and state = 'active'", owner)
+        return seen.timestamp(), {row["lease_id"].bytes for row in rows}
+
+    return await session.run(call)
+
+
+async def leave(session: Session, owner: str, home: int) -> int:
+    """Close the owner's leases and take it off the list. Returns the units that went back."""
+
+    async def call(connection: asyncpg.Connection) -> int:
+        async with connection.transaction():
+            await connection.execute("update worker set state = 'left' where owner = $1 and state = 'alive'", owner)
+            return int(await connection.fetchval("select stock_close($1, $2)", home, owner))
+
+    return await session.run(call)
+
+
+async def reap(session: Session) -> int:
+    """End every committer whose transaction is older than HUNG_S. Returns how many."""
+    return len(await session.run(lambda c: c.fetch(_REAP, COMMIT_NAME, HUNG_S)))
+
+
+async def resolve(session: Session, batch_id: bytes, backend_pid: int, owner: str) -> bool:
+    """What became of a batch whose COMMIT was not answered: True = committed, False = fenced, and it can never be
+    committed any more.
+
+    However often and by whomever this is asked, the answer is the same. The old backend is ended first; the INSERT
+    waits for whatever it was doing.
+    """
+
+    async def call(connection: asyncpg.Connection) -> bool:
+        await connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and application_name = $2",
+            backend_pid,
+            COMMIT_NAME + owner,
+        )
+        await connection.execute(
+            "insert into batch (batch_id, outcome) values ($1, 'fenced') on conflict do nothing", UUID(batch_id)
+        )
+        outcome = await connection.fetchval("select outcome from batch where batch_id = $1", UUID(batch_id))
+        assert outcome in {"committed", "fenced"}, outcome
+        return bool(outcome == "committed")
+
+    return await session.run(call)
+
+
+async def bury(session: Session, timeout_s: float) -> list[str]:
+    """Declare silent owners dead, end their committers, close their leases. Returns the owners whose leases were
+    closed.
+
+    The caller answers for having seen PostgreSQL without a break for longer than `timeout_s`: after an outage everybody
+    has been silent. Owners with a journal are left to whoever holds and has replayed it.
+    """
+
+    async def call(connection: asyncpg.Connection) -> list[str]:
+        await connection.fetch(_SILENT, timeout_s)
+        owners = [row["owner"] for row in await connection.fetch(_STRANDED)]
+        for owner in owners:
+            await connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1",
+                COMMIT_NAME + owner,
+            )
+            await connection.fetchval("select stock_close($1, $2)", 0, owner)
+        return owners
+
+    return await session.run(call)

@@ -1,0 +1,223 @@
+"""The ledger's front door: one batch of orders, one transaction, on a connection that nothing else uses.
+
+`commit` either says which orders live, or raises one of three things that must never be mixed up: the batch did not
+happen (LedgerUnavailableError, PoisonError, BatchFencedError), or nobody knows yet (AmbiguousError: COMMIT was sent and
+no `COMMIT` came back). An ambiguous batch is settled by `control.resolve`, whose answer never changes.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import asyncpg
+from asyncpg.pgproto.pgproto import UUID
+
+from persistence.errors import LedgerUnavailableError, PoisonError
+from persistence.postgres.connect import UNREACHABLE, connect, ensure_durable
+from persistence.postgres.orders import HISTORY, LINE, ORDER
+
+COPY_BYTES_MAX = 512 * 1024 - 1024  # asyncpg waits without limit for a stalled peer beyond 512 KiB
+COPY_HEADER = bytes.fromhex("5047434f50590aff0d0a00") + bytes(8)
+COPY_TRAILER = b"\xff\xff"
+COMMIT_NAME = "fg-commit:"
+# The order of the fields in the rows of an Entry. Named in each COPY, so that a column added later does not shift them.
+COLUMNS = {
+    "orders": ORDER.split(", "),
+    "order_lines": LINE.split(", "),
+    "order_history": HISTORY.split(", "),
+    "order_key": ["order_id", "master_version", "wrapped"],
+}
+COMMIT_BATCH = "select at, verdict, stored_order, stored_fingerprint from commit_batch($1, $2, $3, $4, $5, $6, $7)"
+# Careless plans made the update of leases 7 times slower; the generic plan walks the primary keys whatever the arrays
+# hold. A transaction ends within TRANSACTION_MS whatever its client does, unless its backend is stopped inside COPY
+# (see `control.reap`).
+TRANSACTION_MS = 15_000
+SESSION = {"plan_cache_mode": "force_generic_plan", "transaction_timeout": str(TRANSACTION_MS)}
+
+# Errors before COMMIT that say nothing about the orders: the same batch may succeed later.
+ABORTED = (
+    *UNREACHABLE,
+    asyncpg.TransactionRollbackError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+
+
+class Entry(NamedTuple):
+    """An order on its way into the ledger: ids of 16 bytes, its parts of leases as (lease, units), and its rows in
+    binary COPY form, in pieces that are each far smaller than COPY_BYTES_MAX.
+    """
+
+    order_id: bytes
+    key_hash: bytes
+    fingerprint: bytes
+    parts: list[tuple[bytes, int]]
+    order_row: bytes
+    line_rows: list[bytes]
+    history_row: bytes
+    key_row: bytes
+
+
+class Refusal(NamedTuple):
+    """An order of the batch that does not live. `duplicate`: the key belongs to `stored_order`, whose body had
+    `stored_fingerprint`.
+    """
+
+    entry: Entry
+    verdict: Literal["duplicate", "fenced"]
+    stored_order: bytes
+    stored_fingerprint: bytes
+
+
+class AmbiguousError(Exception):
+    """COMMIT was sent and not answered. `refusals` is what commit_batch said; it holds if the batch turns out to be
+    committed.
+    """
+
+    def __init__(self, backend_pid: int, refusals: list[Refusal]) -> None:
+        super().__init__("COMMIT was sent and not answered")
+        self.backend_pid = backend_pid
+        self.refusals = refusals
+
+
+class BatchFencedError(Exception):
+    """The batch id exists already: it was fenced while in doubt. Send the orders under a new one."""
+
+
+class Ledger:
+    """A committer's connection. Not safe for two callers at once: a lane owns it."""
+
+    def __init__(self, url: str, owner: str, command_timeout_s: float) -> None:
+        self._url = url
+        self._name = COMMIT_NAME + owner
+        self._command_timeout_s = command_timeout_s
+        self._connection: asyncpg.Connection | None = None
+        self._commit_batch: asyncpg.prepared_stmt.PreparedStatement | None = None
+
+    async def ensure_open(self) -> None:
+        """Connect unless connected. Raises LedgerUnavailableError, or NotDurableError for a server that may lose what
+        it acknowledges.
+        """
+        if self._connection is not None and not self._connection.is_closed():
+            return
+        connection = await connect(self._url, self._name, self._command_timeout_s, SESSION)
+        try:
+            await ensure_durable(connection)
+            self._commit_batch = await connection.prepare(COMMIT_BATCH)
+        except UNREACHABLE as error:
+            connection.terminate()
+            raise LedgerUnavailableError(f"PostgreSQL did not answer: {error!r}") from error
+        except BaseException:
+            connection.terminate()
+            raise
+        self._connection = connection
+
+    def close(self) -> None:
+        """Drop the connection at once. An open transaction is rolled back by the server."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def commit(self, batch_id: bytes, entries: Sequence[Entry]) -> list[Refusal]:
+        """Commit `entries`, each with a key of its own, and return those that do not live; all others are durable when
+        this returns.
+        """
+        await self.ensure_open()
+        connection, commit_batch = self._connection, self._commit_batch
+        assert connection is not None
+        assert commit_batch is not None
+        entries = sorted(entries, key=lambda entry: entry.key_hash)
+        assert all(one.key_hash != other.key_hash for one, other in itertools.pairwise(entries))
+        backend_pid = connection.get_server_pid()
+        refusals: list[Refusal] = []
+        commit_sent = False
+        # Cancelling does not end a COPY that waits for a stalled peer; terminating its connection does.
+        watchdog = asyncio.get_running_loop().call_later(2 * self._command_timeout_s, connection.terminate)
+        try:
+            await connection.execute("begin isolation level read committed")
+            rows = await commit_batch.fetch(UUID(batch_id), *_arguments(entries))
+            refusals = [_refusal(entries, row) for row in rows]
+            await _copy(connection, _living(entries, refusals))
+            commit_sent = True
+            tag = await connection.execute("commit")
+        except BaseException as error:
+            self.close()
+            if commit_sent:
+                raise AmbiguousError(backend_pid, refusals) from error
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise _aborted(error) from error
+        finally:
+            watchdog.cancel()
+        if tag != "COMMIT":
+            # An aborted transaction answers ROLLBACK without an error.
+            self.close()
+            raise LedgerUnavailableError(f"the batch was rolled back: {tag}")
+        return refusals
+
+
+def _arguments(entries: Sequence[Entry]) -> tuple[list[UUID], list[UUID], list[UUID], list[int], list[UUID], list[int]]:
+    demand = [(at, UUID(lease), units) for at, entry in enumerate(entries, 1) for lease, units in entry.parts]
+    return (
+        [UUID(entry.key_hash) for entry in entries],
+        [UUID(entry.order_id) for entry in entries],
+        [UUID(entry.fingerprint) for entry in entries],
+        [at for at, _, _ in demand],
+        [lease for _, lease, _ in demand],
+        [units for _, _, units in demand],
+    )
+
+
+def _refusal(entries: Sequence[Entry], row: asyncpg.Record) -> Refusal:
+    duplicate = row["verdict"] == "duplicate"
+    stored = row["stored_order"].bytes if duplicate else b""
+    fingerprint = row["stored_fingerprint"].bytes if duplicate else b""
+    return Refusal(entries[row["at"] - 1], row["verdict"], stored, fingerprint)
+
+
+def _living(entries: Sequence[Entry], refusals: list[Refusal]) -> Sequence[Entry]:
+    if not refusals:
+        return entries
+    dead = {refusal.entry.key_hash for refusal in refusals}
+    return [entry for entry in entries if entry.key_hash not in dead]
+
+
+async def _copy(connection: asyncpg.Connection, entries: Sequence[Entry]) -> None:
+    for table, rows in (
+        ("orders", [entry.order_row for entry in entries]),
+        ("order_lines", [piece for entry in entries for piece in entry.line_rows]),
+        ("order_history", [entry.history_row for entry in entries]),
+        ("order_key", [entry.key_row for entry in entries if entry.key_row]),
+    ):
+        for payload in _payloads(rows):
+            # A view, because the driver takes plain bytes for the name of a file.
+            await connection.copy_to_table(table, source=memoryview(payload), columns=COLUMNS[table], format="binary")
+
+
+def _payloads(rows: Iterable[bytes]) -> Iterable[bytes]:
+    """The rows as COPY streams of at most COPY_BYTES_MAX each; a piece of `rows` is never cut."""
+    pieces: list[bytes] = []
+    size = 0
+    for row in rows:
+        if pieces and size + len(row) > COPY_BYTES_MAX:
+            yield b"".join((COPY_HEADER, *pieces, COPY_TRAILER))
+            pieces, size = [], 0
+        pieces.append(row)
+        size += len(row)
+    if pieces:
+        yield b"".join((COPY_HEADER, *pieces, COPY_TRAILER))
+
+
+def _aborted(error: BaseException) -> Exception:
+    """What the caller has to do about an error that came before COMMIT was sent."""
+    if isinstance(error, asyncpg.UniqueViolationError) and "batch" in (error.table_name or ""):
+        return BatchFencedError("the batch id exists already")
+    if isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is None:
+        return LedgerUnavailableError(f"no partition takes the rows: {error}")
+    if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError):
+        return PoisonError(f"a row is refused: {error!r}")
+    if isinstance(error, ABORTED):
+        return LedgerUnavailableError(f"the batch did not happen: {error!r}")
+    assert isinstance(error, Exception), error
+    return error

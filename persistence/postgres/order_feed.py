@@ -1,0 +1,63 @@
+"""The read model `order_feed`: orders and units created a minute, by channel, fed by the events alone.
+
+The id of an event and its effect are stored by one statement, so an event counts once however often it comes and
+however many projectors it comes to.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from persistence.postgres.session import Session
+
+CONSUMER = "projector"
+FORGET_ROWS = 10_000  # of one statement, so that it never holds locks for long
+
+# Ids and minutes are sorted: two projectors that share rows take their locks in the same order.
+_APPLY = """
+with event as (
+    select * from unnest($2::text[], $3::timestamptz[], $4::text[], $5::bigint[]) e(event_id, minute, channel, units)
+),
+fresh as (
+    insert into consumer_event (consumer, event_id) select $1, event_id from event order by event_id
+    on conflict do nothing returning event_id
+), fed as (
+    insert into order_feed (minute, channel, orders, units)
+    select minute, channel, count(*), sum(units)::bigint from event join fresh using (event_id)
+    group by 1, 2 order by 1, 2
+    on conflict (minute, channel) do update
+    set orders = order_feed.orders + excluded.orders, units = order_feed.units + excluded.units
+)
+select count(*) from fresh
+"""
+_FORGET = """
+delete from consumer_event where ctid = any(array(
+    select ctid from consumer_event
+    where consumer = $1 and seen_at < clock_timestamp() - make_interval(secs => $2)
+    limit $3 for update skip locked))
+"""
+
+
+class Created(NamedTuple):
+    """What the read model takes of the event of a new order."""
+
+    event_id: str
+    minute: dt.datetime
+    channel: str
+    units: int
+
+
+async def apply(session: Session, events: Sequence[Created]) -> int:
+    """Add the events that are new, all or none; returns how many were.
+
+    Raises LedgerUnavailableError, and asyncpg.PostgresError when the server refuses.
+    """
+    rows = sorted({event.event_id: event for event in events}.values())
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return int(await session.run(lambda c: c.fetchval(_APPLY, CONSUMER, *columns)))
+
+
+async def forget(session: Session, age_s: float) -> int:
+    """Drop the ids of events that the stream cannot send again. Returns how many: at FORGET_ROWS there may be more."""
+    tag = await session.run(lambda c: c.execute(_FORGET, CONSUMER, age_s, FORGET_ROWS))
+    return int(tag.rpartition(" ")[2])

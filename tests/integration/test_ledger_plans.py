@@ -1,0 +1,104 @@
+"""The plans of the statements that hold locks: they walk primary keys, whatever the tables held when the connection
+made its plans.
+
+A plan is judged by what it reads, as PostgreSQL counts it: a full walk of an index is no better than a sequential scan.
+Leases of all ages lie about, and a committer's connection is older than most of them.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from persistence.postgres import stock
+from persistence.postgres.ledger import Entry, Ledger
+from tests.ledger_world import Hand, World, draft, key_of, new_id, open_world
+
+OTHERS = 20_000  # leases that lie about
+READS = """
+select coalesce(sum(seq_scan), 0)::bigint, coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint
+from pg_stat_user_tables where relname in ('stock_lease', 'idempotency_key', 'stock_shard', 'stock_sku')
+"""
+FLUSH = "select pg_stat_force_next_flush()"
+ORDERS = 20
+
+
+@pytest.fixture
+async def world(postgres_url: str) -> AsyncIterator[World]:
+    async with open_world(postgres_url) as world:
+        yield world
+        await world.assert_clean()
+
+
+async def crowd(world: World, *, analyze: bool) -> None:
+    """Leases, used up ones and active ones, and keys, all of other times and SKUs."""
+    await world.pool.execute(
+        "insert into stock_lease (lease_id, owner, sku, units, used, state) "
+        "select gen_random_uuid(), gen_random_uuid(), 'OTHER-' || g, 5, 5, "
+        "case g % 2 when 0 then 'active' else 'closed' end from generate_series(1, $1) g",
+        OTHERS,
+    )
+    if analyze:
+        await world.pool.execute("analyze")
+
+
+async def test_commit_planned_on_an_empty_table_reads_only_its_own_rows_of_a_full_one(world: World) -> None:
+    hands = [await world.hand(f"SKU-{number}", 1000) for number in range(5)]
+    lane = world.ledger()
+    await lane.commit(new_id(), mixture(hands))  # Makes the plans, of every branch.
+    await crowd(world, analyze=False)
+    assert await rows_of_commit(world, lane, mixture(hands)) < 50 * ORDERS
+
+
+async def test_commit_planned_on_a_full_table_reads_only_its_own_rows(world: World) -> None:
+    hands = [await world.hand(f"SKU-{number}", 1000) for number in range(5)]
+    await crowd(world, analyze=True)
+    lane = world.ledger()
+    await lane.commit(new_id(), mixture(hands))
+    assert await rows_of_commit(world, lane, mixture(hands)) < 50 * ORDERS
+
+
+def mixture(hands: list[Hand]) -> list[Entry]:
+    """Orders that are new, duplicates (from the second time on), and fenced."""
+    missing = Hand(bytes(16), "SKU-0", 1)
+    new = [draft((hands[number % 5], 1), (hands[(number + 1) % 5], 1)) for number in range(ORDERS)]
+    return [*new, draft(key=key_of(0)), draft((missing, 1))]
+
+
+async def rows_of_commit(world: World, lane: Ledger, entries: list[Entry]) -> int:
+    async def flush() -> None:
+        assert lane._connection is not None
+        await lane._connection.execute(FLUSH)
+
+    return await rows_read(world, flush, lambda: lane.commit(new_id(), entries))
+
+
+async def rows_of_session(world: World, call: Callable[[], Awaitable[object]]) -> int:
+    return await rows_read(world, lambda: world.control.run(lambda c: c.execute(FLUSH)), call)
+
+
+async def rows_read(world: World, flush: Callable[[], Awaitable[object]], call: Callable[[], Awaitable[object]]) -> int:
+    """The rows of the stock and of the keys that a call reads; none of them by a sequential scan."""
+    await flush()
+    scans_before, rows_before = await world.pool.fetchrow(READS)
+    await call()
+    await flush()
+    scans, rows = await world.pool.fetchrow(READS)
+    assert scans == scans_before
+    return int(rows - rows_before)
+
+
+@pytest.mark.parametrize("analyze", [False, True], ids=["stale_statistics", "fresh_statistics"])
+async def test_take_give_and_close_read_only_their_own_rows(world: World, *, analyze: bool) -> None:
+    await world.stock("TEA", 100)
+    owner = await world.owner()
+
+    async def everything() -> None:
+        one, other = await world.take(owner, "TEA", 7), await world.take(owner, "TEA", 20)
+        await stock.give(world.control, 0, [stock.Give(one.lease, 7, 3)])
+        await stock.close(world.control, 0, owner, [other.lease])
+        await world.close_lease(one)
+
+    for _ in range(7):  # Until the server is content with generic plans.
+        await everything()
+    await crowd(world, analyze=analyze)
+    assert await rows_of_session(world, everything) < 100

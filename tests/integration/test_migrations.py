@@ -1,0 +1,63 @@
+"""The schema comes from numbered SQL files: made once, by whoever is first, and found complete by everybody else."""
+
+import asyncio
+
+import pytest
+from asyncpg.pgproto.pgproto import UUID
+
+from persistence.errors import LedgerUnavailableError
+from persistence.postgres import migrate, partitions
+from tests.ledger_world import draft, new_id, open_world
+
+UNUSED = "postgresql://floodgate@127.0.0.1:1/none"
+
+
+async def test_upgrade_of_an_empty_database_makes_a_ledger_that_commits(empty_postgres_url: str) -> None:
+    assert await migrate.upgrade(empty_postgres_url) == (None, migrate.head())
+    async with open_world(empty_postgres_url) as world:
+        assert await world.ledger().commit(new_id(), [draft()]) == []
+        await world.assert_clean()
+
+
+async def test_upgrade_again_changes_nothing(empty_postgres_url: str) -> None:
+    await migrate.upgrade(empty_postgres_url)
+    async with open_world(empty_postgres_url) as world:
+        await world.ledger().commit(new_id(), [draft()])
+        before = await world.tables()
+        assert await migrate.upgrade(empty_postgres_url) == (migrate.head(), migrate.head())
+        assert await world.tables() == before
+
+
+async def test_upgrade_by_several_at_once_is_done_by_one(empty_postgres_url: str) -> None:
+    versions = await asyncio.gather(*(migrate.upgrade(empty_postgres_url) for _ in range(3)))
+    assert sorted(versions, key=str) == sorted(
+        [(None, migrate.head()), *[(migrate.head(), migrate.head())] * 2], key=str
+    )
+
+
+async def test_upgrade_makes_partitions_of_the_days_asked_for(empty_postgres_url: str) -> None:
+    await migrate.upgrade(empty_postgres_url, days=7, ahead=2)
+    async with open_world(empty_postgres_url) as world:
+        now = int(await world.value("select extract(epoch from clock_timestamp()) * 1000"))
+        async with world.pool.acquire() as connection:
+            ends = await partitions.ends(connection)
+    assert set(ends) == set(partitions.TABLES)
+    assert all(end > now + 14 * partitions.DAY_MS for end in ends.values())
+
+
+async def test_upgrade_of_an_unreachable_server_raises() -> None:
+    with pytest.raises((LedgerUnavailableError, OSError)):
+        await migrate.upgrade(UNUSED)
+
+
+async def test_schema_has_no_default_partition(postgres_url: str) -> None:
+    async with open_world(postgres_url) as world:
+        assert await world.value("select count(*) from pg_partitioned_table where partdefid <> 0") == 0
+
+
+async def test_schema_finds_an_order_by_id_in_one_partition(postgres_url: str) -> None:
+    async with open_world(postgres_url) as world:
+        entry = draft()
+        await world.ledger().commit(new_id(), [entry])
+        plan = await world.pool.fetch("explain select * from orders where order_id = $1", UUID(entry.order_id))
+        assert sum("orders_p" in row[0] for row in plan) <= 2  # The scan of one partition, and its condition.

@@ -1,0 +1,129 @@
+"""Owners of leases: they live by their heartbeat, leave with empty hands, and are buried with their units taken back.
+
+None of it sells a unit twice.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from persistence.errors import OwnerNotAliveError
+from persistence.postgres import control
+from tests.cut_proxy import COPY_DATA, Loss, open_proxy
+from tests.ledger_world import World, draft, new_id, open_world
+
+SILENT_FOR_LONG = "update worker set seen_at = seen_at - interval '1 hour' where owner = $1"
+
+
+@pytest.fixture
+async def world(postgres_url: str) -> AsyncIterator[World]:
+    async with open_world(postgres_url) as world:
+        yield world
+        await world.assert_clean()
+
+
+async def test_heartbeat_answers_the_servers_clock_and_the_active_leases(world: World) -> None:
+    await world.stock("TEA", 20)
+    owner = await world.owner()
+    hands = [await world.take(owner, "TEA", 5) for _ in range(3)]
+    await world.close_lease(hands[0])
+    clock_s, leases = await control.heartbeat(world.control, owner)
+    assert leases == {hand.lease for hand in hands[1:]}
+    assert abs(clock_s - float(await world.value("select extract(epoch from clock_timestamp())"))) < 5
+
+
+async def test_heartbeat_moves_the_owners_time(world: World) -> None:
+    owner = await world.owner()
+    await world.pool.execute(SILENT_FOR_LONG, uuid.UUID(owner))
+    await control.heartbeat(world.control, owner)
+    assert await control.bury(world.control, 60.0) == []
+    assert await world.value("select state from worker") == "alive"
+
+
+@pytest.mark.parametrize("state", ["dead", "left"])
+async def test_heartbeat_of_an_owner_that_is_not_alive_raises(world: World, state: str) -> None:
+    owner = await world.owner()
+    await world.pool.execute("update worker set state = $1", state)
+    with pytest.raises(OwnerNotAliveError):
+        await control.heartbeat(world.control, owner)
+
+
+async def test_leave_gives_back_what_is_unsold(world: World) -> None:
+    hand = await world.hand(units=10)
+    owner = await world.owner_of(hand)
+    await world.ledger(owner).commit(new_id(), [draft((hand, 3))])
+    assert await control.leave(world.control, owner, 0) == 7
+    assert await world.value("select state from worker where owner = $1", uuid.UUID(owner)) == "left"
+
+
+async def test_leave_asked_twice_gives_back_once(world: World) -> None:
+    hand = await world.hand(units=10)
+    owner = await world.owner_of(hand)
+    assert [await control.leave(world.control, owner, 0) for _ in range(2)] == [10, 0]
+    assert await world.free("TEA") == 10
+
+
+async def test_bury_declares_a_silent_owner_dead_and_frees_its_units(world: World) -> None:
+    hand = await world.hand(units=10)
+    owner = await world.owner_of(hand)
+    await world.pool.execute(SILENT_FOR_LONG, uuid.UUID(owner))
+    assert await control.bury(world.control, 60.0) == [owner]
+    assert await world.free("TEA") == 10
+    assert await world.value("select state from worker") == "dead"
+
+
+async def test_bury_leaves_the_living_alone(world: World) -> None:
+    hand = await world.hand(units=10)
+    assert await control.bury(world.control, 60.0) == []
+    assert await world.lease(hand) == (10, 0, "active")
+
+
+async def test_bury_leaves_an_owner_with_a_journal_alone(world: World) -> None:
+    hand = await world.hand(units=10)
+    owner = await world.owner_of(hand)
+    await world.pool.execute("update worker set journal = '/journal'")
+    await world.pool.execute(SILENT_FOR_LONG, uuid.UUID(owner))
+    assert await control.bury(world.control, 60.0) == []
+    assert await world.lease(hand) == (10, 0, "active")
+
+
+async def test_bury_finds_leases_that_an_earlier_one_left_behind(world: World) -> None:
+    hand = await world.hand(units=10)
+    await world.pool.execute("update worker set state = 'dead'")
+    assert await control.bury(world.control, 60.0) == [await world.owner_of(hand)]
+    assert await world.free("TEA") == 10
+
+
+async def test_bury_by_several_stewards_at_once_frees_units_once(world: World) -> None:
+    hand = await world.hand(units=10)
+    await world.pool.execute(SILENT_FOR_LONG, uuid.UUID(await world.owner_of(hand)))
+    stewards = [world.session("fg-steward") for _ in range(4)]
+    await asyncio.gather(*(control.bury(steward, 60.0) for steward in stewards))
+    for steward in stewards:
+        await steward.close()
+    assert await world.free("TEA") == 10
+
+
+async def test_bury_ends_the_dead_owners_committer_first(world: World) -> None:
+    hand = await world.hand(units=10)
+    owner = await world.owner_of(hand)
+    async with open_proxy(world.url) as proxy:
+        proxy.arm(COPY_DATA, Loss.SILENCE)
+        commit = asyncio.create_task(world.ledger(owner, proxy.url).commit(new_id(), [draft((hand, 3))]))
+        await proxy.cut.wait()
+        await world.pool.execute(SILENT_FOR_LONG, uuid.UUID(owner))
+        assert await control.bury(world.control, 60.0) == [owner]
+        commit.cancel()
+        await asyncio.gather(commit, return_exceptions=True)
+    assert await world.free("TEA") == 10
+
+
+async def test_commit_by_a_buried_owner_is_fenced(world: World) -> None:
+    hand = await world.hand(units=10)
+    owner = await world.owner_of(hand)
+    await world.pool.execute(SILENT_FOR_LONG, uuid.UUID(owner))
+    await control.bury(world.control, 60.0)
+    (refusal,) = await world.ledger(owner).commit(new_id(), [draft((hand, 3))])
+    assert refusal.verdict == "fenced"
