@@ -1,0 +1,1 @@
+"""What Floodgate is run with: the local stack, examples, decisions."""
