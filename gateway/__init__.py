@@ -1,0 +1,1 @@
+"""The gateway: edge, admission, batch, ledger, publisher, with leases beside admission. Only `app` wires them."""

@@ -1,0 +1,39 @@
+"""Who may call a route: checked before anything else of the request is looked at, from the tokens in memory. A route
+without an `Operation` is refused, since nobody has said who may call it; OPTIONS tells only the methods and is open.
+"""
+
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
+
+from gateway.api.answers import AnyRequest
+from gateway.api.operations import OPERATION, Operation
+from gateway.domain.access import Client
+from gateway.domain.outcomes import refuse
+from gateway.services import Services
+
+
+def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """The guard of the application. Raises ProblemError."""
+    if connection.scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]
+        return
+    operation: Operation = handler.opt[OPERATION]
+    if not (operation.is_open or operation.checks_itself):
+        services: Services = connection.app.state.services
+        connection.scope["state"]["client"] = _client(services, connection.headers.get("authorization", ""), operation)
+
+
+def client_of(request: AnyRequest) -> Client:
+    """Who the guard has let in."""
+    client: Client = request.scope["state"]["client"]
+    return client
+
+
+def _client(services: Services, header: str, operation: Operation) -> Client:
+    client = services.access.find(header.encode("latin-1"), services.clock.now_s())
+    if client is None:
+        raise refuse("unauthenticated")
+    if operation.scopes and not any(client.may(scope) for scope in operation.scopes):
+        raise refuse("scope_missing", f"the route needs the scope {' or '.join(operation.scopes)}")
+    return client

@@ -1,0 +1,44 @@
+"""Whether the process lives, and whether it can take orders: what orchestrators and load balancers ask. Open, and
+without any question to a dependency.
+"""
+
+from litestar import Response, get
+
+from gateway.api.answers import AnyRequest, text_answer
+from gateway.api.operations import OPERATION, Operation, Parameter, Shown
+from gateway.api.reading import services_of
+from gateway.services import REQUIRED
+
+TEXT = "text/plain; charset=utf-8"
+
+LIVE = Operation(
+    name="live",
+    tag="Health",
+    summary="Whether the process lives",
+    is_open=True,
+    answers={200: Shown("It does", media_type="text/plain")},
+)
+READY = Operation(
+    name="ready",
+    tag="Health",
+    summary="Whether the worker can take orders",
+    is_open=True,
+    answers={200: Shown("It can", media_type="text/plain"), 503: Shown("It cannot", media_type="text/plain")},
+    parameters=(Parameter("verbose", "query", str, "Given: a line for each part, such as `[+]ledger ok`"),),
+)
+
+
+@get("/livez", opt={OPERATION: LIVE})
+async def live() -> Response[bytes]:
+    return text_answer("ok", TEXT)
+
+
+@get("/readyz", opt={OPERATION: READY})
+async def ready(request: AnyRequest) -> Response[bytes]:
+    parts = services_of(request).ready()
+    is_ready = all(parts[name] for name in REQUIRED)
+    lines = ["ok" if is_ready else "not ready"]
+    if "verbose" in request.query_params:
+        lines = [f"[+]{name} ok" if usable else f"[-]{name} failed" for name, usable in parts.items()]
+        lines.append("readyz check passed" if is_ready else "readyz check failed")
+    return text_answer("\n".join(lines), TEXT, 200 if is_ready else 503)

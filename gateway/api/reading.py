@@ -1,0 +1,121 @@
+"""The parts of a request: SKU, query, If-Match, body. What is wrong with one leaves as a ProblemError that names it
+and never repeats a value, which may be personal.
+"""
+
+import re
+from collections.abc import Collection
+from typing import Annotated, TypeVar, cast
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+from msgspec import Meta, Struct
+
+from core_ext.limits import SKU_CHARS_MAX
+from core_ext.reference.validation import CONTROL
+from gateway.api.answers import AnyRequest
+from gateway.api.faults import find_faults
+from gateway.domain.outcomes import ProblemError, Refusal, refuse
+from gateway.edge.requests import Receive, is_json, read_body, read_headers
+from gateway.services import Services
+
+BODY_BYTES_MAX = 65536
+PARAMETERS_MAX = 50
+NAME_CHARS_MAX = 40  # of a parameter that is named in an answer
+LIMIT_DEFAULT = 50
+LIMIT_MAX = 200
+LIMIT = Annotated[int, Meta(ge=1, le=LIMIT_MAX)]
+
+_ETAG = re.compile(r'"([0-9]{1,18})"')
+
+Body = TypeVar("Body", bound=Struct)
+
+
+def services_of(request: AnyRequest) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def receive_of(request: AnyRequest) -> Receive:
+    """Litestar types messages one by one, the edge as mappings; they are the same."""
+    return cast("Receive", request.receive)
+
+
+def read_sku(request: AnyRequest) -> str | None:
+    """The SKU in the path; None when it cannot be one. It stands there as it was sent (see `Application`)."""
+    try:
+        sku = unquote_to_bytes(request.path_params["sku"].encode("latin-1")).decode()
+    except UnicodeDecodeError:
+        return None
+    return sku if is_sku(sku) else None
+
+
+def is_sku(text: str) -> bool:
+    return 1 <= len(text) <= SKU_CHARS_MAX and text.isprintable()
+
+
+def read_query(request: AnyRequest, known: Collection[str]) -> dict[str, str]:
+    """The parameters of the query, each known and given once."""
+    try:
+        pairs = parse_qsl(
+            request.scope["query_string"].decode(),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=PARAMETERS_MAX,
+        )
+    except ValueError as error:
+        raise refuse("bad_parameter", f"a query is valid UTF-8 and has at most {PARAMETERS_MAX} parameters") from error
+    query: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in known:
+            shown = name[:NAME_CHARS_MAX]
+            raise refuse("bad_parameter", f"{shown} is not a parameter of this list" if shown.isprintable() else "")
+        if name in query:
+            raise refuse("bad_parameter", f"{name} is given more than once")
+        if CONTROL.search(value):
+            raise refuse("bad_parameter", f"{name} has a control character")
+        query[name] = value
+    return query
+
+
+def read_limit(query: dict[str, str]) -> int:
+    text = query.get("limit", str(LIMIT_DEFAULT))
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= LIMIT_MAX:
+        raise refuse("bad_parameter", f"limit is 1 to {LIMIT_MAX}")
+    return int(text)
+
+
+def read_if_match(request: AnyRequest) -> int | None:
+    """The version that the caller believes to be there; None without the header. An ETag that we would not have given
+    matches nothing.
+    """
+    values = request.headers.getall("if-match", [])
+    if not values:
+        return None
+    matched = _ETAG.fullmatch(values[0].strip())
+    if len(values) > 1 or "," in values[0] or values[0].strip() == "*":
+        raise refuse("bad_request", "If-Match takes one ETag")
+    if matched is None:
+        raise refuse("version_mismatch", "If-Match is not an ETag of ours")
+    return int(matched.group(1))
+
+
+async def read_json(request: AnyRequest, shape: type[Body]) -> Body:
+    """The body as `shape`, with every fault named at once."""
+    headers = read_headers(request.scope["headers"])
+    if not is_json(headers.content_type):
+        raise refuse("unsupported_media_type")
+    timeout_s = services_of(request).settings.http.body_timeout_ms / 1000
+    body = await read_body(receive_of(request), headers.length, BODY_BYTES_MAX, timeout_s)
+    if isinstance(body, Refusal):
+        raise ProblemError(body)
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        # Beside its own error msgspec raises UnicodeDecodeError (msgspec #714), ValueError for digits without end,
+        # RecursionError for nesting.
+        raise refuse("malformed_json") from error
+    faults = find_faults(document, shape)
+    if faults:
+        errors = tuple({"detail": fault.detail, "pointer": fault.pointer, "code": fault.code} for fault in faults)
+        raise ProblemError(Refusal("invalid", "the body is not valid", errors))
+    return msgspec.convert(document, shape)

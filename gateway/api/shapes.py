@@ -1,0 +1,153 @@
+"""What the routes beside the hot one take and give. The bounds of what comes in stand here once: `faults` checks
+them, the OpenAPI document shows them.
+
+What goes out as raw bytes (orders) has its shape here for the document only, and a test compares the two.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from core_ext.codes import PROBLEMS
+from core_ext.limits import MONEY_MAX, TITLE_CHARS_MAX
+from core_ext.shapes import AdjustmentIn, Product, ShipTo
+
+REASON_CHARS_MAX = 200
+SHARDS_MAX = 256  # the ledger's own bound
+
+Status = Literal[
+    "pending_payment",
+    "paid",
+    "preparing",
+    "shipped",
+    "completed",
+    "after_sales",
+    "cancelled",
+    "expired",
+    "refunding",
+    "refunded",
+]
+Title = Annotated[str, Meta(min_length=1, max_length=TITLE_CHARS_MAX, description="No control characters")]
+Price = Annotated[int, Meta(ge=0, le=MONEY_MAX, description="In minor units of the currency")]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217")]
+Total = Annotated[
+    int, Meta(ge=0, le=MONEY_MAX, description="Units that the merchant has to sell, those held by live orders included")
+]
+Reason = Annotated[str, Meta(min_length=1, max_length=REASON_CHARS_MAX, description="Kept with the movement")]
+Shards = Annotated[
+    int, Meta(ge=1, le=SHARDS_MAX, description="Shards of the SKU's stock; as they are, or the setting, when left out")
+]
+ProblemCode = Annotated[str, Meta(extra_json_schema={"enum": list(PROBLEMS)})]
+
+
+class ProductIn(Struct, forbid_unknown_fields=True):
+    """A whole product: what is left out gets its default."""
+
+    title: Title
+    price: Price
+    currency: Currency
+    stocked: bool = True
+    active: bool = True
+
+
+class ProductChange(Struct, forbid_unknown_fields=True):
+    """A change of a product: what is left out stays as it is."""
+
+    title: Title | UnsetType = UNSET
+    price: Price | UnsetType = UNSET
+    currency: Currency | UnsetType = UNSET
+    stocked: bool | UnsetType = UNSET
+    active: bool | UnsetType = UNSET
+
+
+class ProductPage(Struct):
+    items: list[Product]
+    next_cursor: str | None
+
+
+class StockIn(Struct, forbid_unknown_fields=True):
+    total: Total
+    reason: Reason | None = None
+    shards: Shards | None = None
+
+
+class Stock(Struct):
+    """A SKU's stock at one instant: total + owed = free + leased + held."""
+
+    sku: str
+    total: int
+    owed: Annotated[int, Meta(description="Units that were sold beyond the total")]
+    shards: int
+    version: int
+    free: Annotated[int, Meta(description="Units that nobody has")]
+    leased: Annotated[int, Meta(description="Unsold units in the hands of workers")]
+    held: Annotated[int, Meta(description="Units of live orders")]
+    per_shard: Annotated[list[int], Meta(description="Free units of each shard")]
+
+
+class LineOut(Struct):
+    line: Annotated[int, Meta(ge=1)]
+    sku: str
+    title: str
+    quantity: int
+    unit_price: Annotated[int, Meta(description="In minor units")]
+    amount: Annotated[int, Meta(description="quantity x unit_price")]
+
+
+class PaidOut(Struct, omit_defaults=True):
+    reference: str
+    at: datetime | None = None
+
+
+class OrderOut(Struct, omit_defaults=True):
+    """An order. What it does not have is left out; personal fields are `***` without the scope pii:read."""
+
+    order_id: str
+    status: Status
+    version: Annotated[int, Meta(ge=1)]
+    channel: str
+    currency: str
+    total: Annotated[int, Meta(description="Sum of amounts and adjustments, in minor units")]
+    items: list[LineOut]
+    created_at: datetime
+    customer_id: str | None = None
+    external_id: str | None = None
+    sale_id: str | None = None
+    adjustments: list[AdjustmentIn] | None = None
+    metadata: dict[str, str] | None = None
+    placed_at: datetime | None = None
+    paid: PaidOut | None = None
+    note: str | None = None
+    ship_to: ShipTo | None = None
+    expires_at: datetime | None = None
+
+
+class OrderPage(Struct):
+    items: list[OrderOut]
+    next_cursor: str | None
+
+
+class ProblemEntry(Struct, omit_defaults=True):
+    """One fault of several that were found at once."""
+
+    detail: str
+    pointer: Annotated[str, Meta(description="JSON pointer (RFC 6901) into the body, as a URI fragment")]
+    code: str | None = None
+    available: Annotated[int, Meta(description="Units of the SKU that are left")] | None = None
+
+
+class Problem(Struct, omit_defaults=True):
+    """An answer that is not a success (RFC 9457)."""
+
+    type: Annotated[str, Meta(description="urn:floodgate:problem:<code>")]
+    title: Annotated[str, Meta(description="The same for every occurrence of the code")]
+    status: int
+    code: ProblemCode
+    retryable: Annotated[bool, Meta(description="The same request may succeed later without a change")]
+    request_id: str
+    detail: str | None = None
+    errors: list[ProblemEntry] | None = None
+
+
+DOCUMENTED: tuple[Any, ...] = (OrderPage, ProductIn, ProductChange, ProductPage, StockIn, Stock, Problem)

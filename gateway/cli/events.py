@@ -1,0 +1,84 @@
+"""`floodgate events`: prints the events of the stream, one a line, in the order of the stream.
+
+It only reads: nothing is acknowledged, and no consumer but a short-lived one of its own is made. Without `--follow` it
+ends when it has caught up.
+"""
+
+import datetime as dt
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import click
+import msgspec
+
+from gateway.cli import address
+from persistence.nats.read import Reader
+
+SPAN = re.compile(r"(\d{1,6})([smhd])")
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Data(msgspec.Struct):
+    channel: str = "-"
+    total: int | None = None
+    currency: str = ""
+
+
+class Event(msgspec.Struct):
+    """What is printed of a CloudEvent."""
+
+    type: str = "-"
+    subject: str = "-"
+    time: str = "-"
+    data: Data = msgspec.field(default_factory=Data)
+
+
+@click.command()
+@click.option(
+    "--since", default=None, metavar="TIME", help="RFC 3339, or how long ago: 90s, 10m, 2h, 7d.  [default: all]"
+)
+@click.option("--count", type=click.IntRange(min=1), default=None, help="End after so many events.")
+@click.option("--follow", is_flag=True, help="Go on with the events to come.")
+@click.option("--json", "as_json", is_flag=True, help="Print each event as it is, one a line.")
+@address.servers_options
+def events(
+    since: str | None, count: int | None, data: Path, config: Path | None, *, follow: bool, as_json: bool
+) -> None:
+    """Print events from the stream."""
+    start = _instant(since) if since else None
+    with suppress(KeyboardInterrupt):
+        address.run(_print(address.stream_url(data, config), start, count, follow=follow, as_json=as_json))
+
+
+async def _print(url: str, since: dt.datetime | None, count: int | None, *, follow: bool, as_json: bool) -> None:
+    left = count
+    async with Reader(url, since) as reader:
+        async for payload in reader.payloads(follow=follow):
+            click.echo(payload.decode(errors="replace") if as_json else _line(payload))
+            if left is not None:
+                left -= 1
+                if left == 0:
+                    return
+
+
+def _line(payload: bytes) -> str:
+    try:
+        event = msgspec.json.decode(payload, type=Event)
+    except msgspec.DecodeError as error:
+        return f"not an event: {error}"
+    kind = event.type.removeprefix("com.floodgate.")
+    total = "-" if event.data.total is None else f"{event.data.total} {event.data.currency}"
+    return f"{event.time}  {kind:<18}  {event.subject}  {event.data.channel:<16}  {total}"
+
+
+def _instant(text: str) -> dt.datetime:
+    if span := SPAN.fullmatch(text):
+        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(span[1]) * SECONDS[span[2]])
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.UsageError(
+            f"--since {text}: it has to be like 2026-11-11T00:00:00Z, or 90s, 10m, 2h, 7d"
+        ) from error
+    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)

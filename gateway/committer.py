@@ -1,0 +1,248 @@
+"""The committer: takes what waits, commits it in one transaction, and answers the buyers. It runs in a task of its own,
+so no buyer's connection can end a commit.
+
+It promises that every batch ends in knowledge: an ambiguous one is resolved by its outcome in the ledger before
+anything else is done with its orders. A buyer who has waited too long is told to come back; his order is then settled
+without him.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from core_ext import ids
+from gateway.admission import Admission
+from gateway.batch import BatchQueue, Pending
+from gateway.clock import Clock
+from gateway.domain.outcomes import Accepted, Refusal
+from gateway.leases import Leases
+from gateway.metrics import Counters
+from gateway.publisher import Publisher
+from gateway.tasks import Tasks
+from persistence.errors import LedgerUnavailableError, NotDurableError, PoisonError
+from persistence.postgres import control, ledger
+from persistence.postgres.orders import StoredKey
+from persistence.postgres.session import Session
+
+RETRY_MIN_S = 0.02
+RETRY_MAX_S = 0.5
+WATCHES = 10  # how often, within the longest wait of a buyer, somebody looks who has waited that long
+FENCED_TRIES = 3  # an order that finds its leases closed this often is told that the units may come back
+
+log = structlog.get_logger("committer")
+
+
+class Committer:
+    """One lane: one owner of leases, one connection."""
+
+    def __init__(
+        self,
+        open_ledger: Callable[[str], ledger.Ledger],
+        control_session: Session,
+        queue: BatchQueue,
+        leases: Leases,
+        admission: Admission,
+        publisher: Publisher,
+        clock: Clock,
+        tasks: Tasks,
+        counters: Counters,
+        reply_s_max: float,
+    ) -> None:
+        self._open_ledger = open_ledger
+        self._owner = leases.owner
+        self._ledger = open_ledger(leases.owner)
+        self._control = control_session
+        self._queue = queue
+        self._leases = leases
+        self._admission = admission
+        self._publisher = publisher
+        self._clock = clock
+        self._tasks = tasks
+        self._counters = counters
+        self._reply_s_max = reply_s_max
+        self._under_way: Sequence[Pending] = ()
+
+    async def run(self) -> None:
+        """Commit until the queue is closed and empty."""
+        while True:
+            if not self._admission.open and not self._queue.closed:
+                await self._reopen()
+                continue
+            batch = await self._queue.take()
+            if not batch:
+                break
+            self._under_way = batch
+            try:
+                await self._commit(batch)
+            except BaseException as error:
+                self._abandon(batch, "ledger_away" if isinstance(error, asyncio.CancelledError) else "internal")
+                raise
+            finally:
+                self._under_way = ()
+        self._ledger.close()
+
+    async def watch(self) -> None:
+        """Answer the buyers who have waited too long, until cancelled: a ledger that hangs keeps nobody for ever."""
+        while True:
+            await asyncio.sleep(self._reply_s_max / WATCHES)
+            self.answer_overdue(self._clock.now_s() - self._reply_s_max)
+
+    def answer_overdue(self, before_s: float) -> None:
+        """Tell buyers who have waited since before `before_s` to come back. An order of the commit under way is settled
+        without its buyer; one that was not sent gives its units back.
+        """
+        for pending in self._under_way:
+            if pending.queued_at < before_s:
+                pending.answer(Refusal("ledger_away"))
+        overdue = self._queue.take_overdue(before_s)
+        if overdue:
+            log.warning("orders_not_sent", orders=len(overdue))
+            self._refuse(overdue, Refusal("ledger_away"))
+
+    async def _reopen(self) -> None:
+        """Try the ledger until it can be used again; admission stays closed meanwhile."""
+        try:
+            await self._ledger_of_owner().ensure_open()
+        except (LedgerUnavailableError, NotDurableError) as error:
+            log.warning("ledger_away", error=str(error))
+            await asyncio.sleep(RETRY_MAX_S)
+            return
+        self._admission.open = self._clock.known
+        if not self._admission.open:
+            await asyncio.sleep(RETRY_MIN_S)
+
+    async def _commit(self, batch: Sequence[Pending]) -> None:
+        started = time.monotonic()
+        try:
+            known = await self._commit_until_known(batch, started + self._reply_s_max)
+        except PoisonError as error:
+            await self._isolate(batch, error)
+            return
+        if known is None:
+            self._refuse(batch, Refusal("ledger_away"))
+            return
+        batch_id, refusals = known
+        self._counters.batch(len(batch) - len(refusals), time.monotonic() - started)
+        await self._settle(batch_id, batch, refusals)
+
+    async def _commit_until_known(
+        self, batch: Sequence[Pending], deadline: float
+    ) -> tuple[bytes, list[ledger.Refusal]] | None:
+        """The batch's id and the orders that do not live; None when the batch has not happened and nobody waits any
+        longer. Raises PoisonError.
+        """
+        pause = RETRY_MIN_S
+        while True:
+            batch_id = ids.new_id(self._clock.now_ms())
+            try:
+                return batch_id, await self._ledger_of_owner().commit(batch_id, [pending.entry for pending in batch])
+            except ledger.AmbiguousError as error:
+                if await self._resolve(batch_id, error, len(batch)):
+                    return batch_id, error.refusals
+            except ledger.BatchFencedError:
+                log.warning("batch_id_exists")
+            except (LedgerUnavailableError, NotDurableError) as error:
+                log.warning("batch_failed", orders=len(batch), error=str(error))
+                self._admission.open = False
+                if time.monotonic() >= deadline:
+                    return None
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, RETRY_MAX_S)
+
+    async def _resolve(self, batch_id: bytes, error: ledger.AmbiguousError, orders: int) -> bool:
+        """Whether an ambiguous batch was committed. Asks until it knows, however long that takes."""
+        log.warning("batch_ambiguous", batch_id=batch_id.hex(), orders=orders)
+        self._counters.ambiguous += 1
+        while True:
+            try:
+                return await control.resolve(self._control, batch_id, error.backend_pid, self._owner)
+            except LedgerUnavailableError:
+                self._admission.open = False
+                await asyncio.sleep(RETRY_MAX_S)
+
+    async def _settle(self, batch_id: bytes, batch: Sequence[Pending], refusals: list[ledger.Refusal]) -> None:
+        """The batch is committed: answer its orders, and see to those that do not live."""
+        refused = {refusal.entry.key_hash: refusal for refusal in refusals}
+        living = [pending for pending in batch if pending.entry.key_hash not in refused]
+        for pending in living:
+            self._leases.till.settle(pending.entry.parts)
+            self._counters.created(pending.lines, pending.units)
+            pending.answer(Accepted(pending.entry.order_id, pending.body))
+        if living:
+            self._publisher.put(batch_id, [pending.event for pending in living])
+        for pending in batch:
+            refusal = refused.get(pending.entry.key_hash)
+            if refusal is not None and refusal.verdict == "duplicate":
+                self._leases.till.restore(pending.entry.parts)
+                self._tasks.start(self._replay(pending, refusal))
+        fenced = [
+            pending
+            for pending in batch
+            if pending.entry.key_hash in refused and refused[pending.entry.key_hash].verdict == "fenced"
+        ]
+        if fenced:
+            await self._readmit(fenced)
+        self._leases.returned()
+
+    async def _replay(self, pending: Pending, refusal: ledger.Refusal) -> None:
+        """Answer a retry with the order that its key belongs to."""
+        stored = StoredKey(refusal.stored_order, refusal.stored_fingerprint)
+        try:
+            pending.answer(await self._admission.replay(stored, pending.entry.fingerprint, pending.client))
+        except LedgerUnavailableError:
+            pending.answer(Refusal("ledger_away"))
+        finally:
+            pending.answer(Refusal("internal"))
+
+    async def _readmit(self, fenced: Sequence[Pending]) -> None:
+        """The ledger refuses the leases of these orders: give up the leases, and find the orders other units."""
+        log.warning("orders_fenced", orders=len(fenced))
+        self._counters.fenced += len(fenced)
+        leases = {lease for pending in fenced for lease, _ in pending.entry.parts}
+        for pending in fenced:
+            self._leases.till.restore(pending.entry.parts)
+        try:
+            await self._leases.replace(sorted(leases))
+        except LedgerUnavailableError:
+            log.warning("leases_left_to_the_heartbeat", leases=len(leases))
+        for pending in fenced:
+            pending.tries += 1
+            if pending.tries > FENCED_TRIES:
+                pending.answer(Refusal("stock_returning"))
+            else:
+                self._admission.readmit(pending)
+
+    async def _isolate(self, batch: Sequence[Pending], error: PoisonError) -> None:
+        """PostgreSQL refuses a row: halve the batch until the order stands alone; its neighbours are committed."""
+        if len(batch) > 1:
+            half = len(batch) // 2
+            await self._commit(batch[:half])
+            await self._commit(batch[half:])
+            return
+        log.error("order_refused_by_ledger", order_id=batch[0].entry.order_id.hex(), error=str(error))
+        self._refuse(batch, Refusal("internal"))
+
+    def _abandon(self, batch: Sequence[Pending], code: str) -> None:
+        """The commit ended in a way that nobody foresaw. What became of it only the ledger knows, so its leases leave
+        the till, and the heartbeat closes what is unsold of them.
+        """
+        self._leases.drop(lease for pending in batch for lease, _ in pending.entry.parts)
+        for pending in batch:
+            pending.answer(Refusal(code))
+
+    def _refuse(self, batch: Sequence[Pending], refusal: Refusal) -> None:
+        """The batch has not happened: its units are free again."""
+        for pending in batch:
+            self._leases.till.restore(pending.entry.parts)
+            pending.answer(refusal)
+        self._leases.returned()
+
+    def _ledger_of_owner(self) -> ledger.Ledger:
+        """The connection carries the owner's name, by which others end it once the owner is declared dead."""
+        if self._owner != self._leases.owner:
+            self._ledger.close()
+            self._owner = self._leases.owner
+            self._ledger = self._open_ledger(self._owner)
+        return self._ledger

@@ -1,0 +1,1 @@
+"""What orders, clients, keys and problems are. Pure: no I/O, no clock."""

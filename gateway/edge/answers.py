@@ -1,0 +1,80 @@
+"""Answers in the bytes that go out: the same for the hot route and for the routes of Litestar. A problem is RFC 9457,
+and never carries internals.
+"""
+
+import itertools
+import secrets
+from typing import Any, NamedTuple
+
+import msgspec
+
+from core_ext import ids
+from core_ext.codes import PROBLEMS
+from gateway.domain.outcomes import RETRY_AFTER_S, Outcome, Refusal
+
+JSON = b"application/json"
+PROBLEM_JSON = b"application/problem+json"
+NO_STORE = (b"cache-control", b"no-store")
+PROBLEM_URN = "urn:floodgate:problem:"
+
+_encode = msgspec.json.Encoder().encode
+_prefix = secrets.token_hex(6)
+_numbers = itertools.count(1)
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def new_request_id() -> str:
+    """Unique among all workers: random per process, counted within."""
+    return f"{_prefix}-{next(_numbers):08x}"
+
+
+def renew_prefix() -> None:
+    """Draw a new random part: a forked worker has its parent's."""
+    global _prefix  # noqa: PLW0603 - one per process, renewed once after a fork
+    _prefix = secrets.token_hex(6)
+
+
+def answer(outcome: Outcome, request_id: str) -> Answer:
+    """What `POST /v1/orders` answers."""
+    if isinstance(outcome, Refusal):
+        return problem(outcome, request_id)
+    headers = [
+        (b"content-type", JSON),
+        (b"location", b"/v1/orders/" + ids.format_id(outcome.order_id).encode()),
+        (b"etag", b'"1"'),
+        *_common(request_id, outcome.body),
+    ]
+    if outcome.replayed:
+        headers.append((b"idempotency-replayed", b"true"))
+    return Answer(201, headers, outcome.body)
+
+
+def problem(refusal: Refusal, request_id: str) -> Answer:
+    """A refusal as RFC 9457 problem."""
+    body = _encode(problem_document(refusal, request_id))
+    headers = [(b"content-type", PROBLEM_JSON), *_common(request_id, body)]
+    if refusal.status == 503:
+        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    if refusal.status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="floodgate"'))
+    return Answer(refusal.status, headers, body)
+
+
+def problem_document(refusal: Refusal, request_id: str) -> dict[str, Any]:
+    known = PROBLEMS[refusal.code]
+    document: dict[str, Any] = {"type": PROBLEM_URN + refusal.code, "title": known.title, "status": known.status}
+    if refusal.detail:
+        document["detail"] = refusal.detail
+    document |= {"code": refusal.code, "retryable": known.retryable, "request_id": request_id}
+    if refusal.errors:
+        document["errors"] = refusal.errors
+    return document | refusal.extra
+
+
+def _common(request_id: str, body: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"content-length", str(len(body)).encode()), (b"request-id", request_id.encode()), NO_STORE]

@@ -1,0 +1,98 @@
+"""Reading a request for an order from ASGI: its headers in one pass, its body within bounds of size and time. Nothing
+here raises for what a client sends.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from msgspec import Struct
+
+from gateway.domain.outcomes import Refusal
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+LARGE_BODY_BYTES_MAX = 1 << 20  # of an order with over 100 items, for clients that name prices
+LENGTH_DIGITS_MAX = 15
+
+_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Headers(Struct):
+    """What the hot route wants to know. `length` is -1 when it is not announced, and -2 when it is not a number."""
+
+    authorization: bytes = b""
+    content_type: bytes = b""
+    key: bytes | None = None
+    traceparent: str | None = None
+    length: int = -1
+    keys: int = 0
+
+
+def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The headers of a request; names are lower-case, as ASGI gives them."""
+    found = Headers()
+    for name, value in headers:
+        if name == b"authorization":
+            found.authorization = value
+        elif name == b"idempotency-key":
+            found.key = value
+            found.keys += 1
+        elif name == b"content-type":
+            found.content_type = value
+        elif name == b"content-length":
+            found.length = int(value) if value.isdigit() and len(value) <= LENGTH_DIGITS_MAX else -2
+        elif name == b"traceparent":
+            found.traceparent = parse_traceparent(value)
+    return found
+
+
+def parse_traceparent(value: bytes) -> str | None:
+    """A traceparent of W3C trace context, version 00; None when it is not valid, which means to ignore it."""
+    return value.decode() if _TRACEPARENT.fullmatch(value) else None
+
+
+def is_json(content_type: bytes) -> bool:
+    """Whether a body is `application/json`, in UTF-8 if it says so at all."""
+    media_type, _, parameters = content_type.partition(b";")
+    if media_type.strip().lower() != b"application/json":
+        return False
+    parameters = parameters.strip().lower().replace(b'"', b"")
+    return not parameters.startswith(b"charset=") or parameters == b"charset=utf-8"
+
+
+async def read_body(receive: Receive, length: int, bytes_max: int, timeout_s: float) -> bytes | Refusal:
+    """The whole body. Refuses one that is larger than `bytes_max`, before reading it if it says so, and one that does
+    not arrive in time.
+    """
+    if length > bytes_max:
+        return Refusal("body_too_large", f"a body has at most {bytes_max} bytes")
+    if length == -2:
+        return Refusal("bad_request", "Content-Length is not a number")
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read_all(receive, length, bytes_max)
+    except TimeoutError:
+        return Refusal("body_timeout")
+
+
+async def _read_all(receive: Receive, length: int, bytes_max: int) -> bytes | Refusal:
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return Refusal("bad_request", "the body ended early")
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > bytes_max:
+            return Refusal("body_too_large", f"a body has at most {bytes_max} bytes")
+        pieces.append(piece)
+        # The server says that more may follow although the announced length is there; asking again would cost a change
+        # of threads.
+        if size == length or not message.get("more_body", False):
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,0 +1,129 @@
+"""Orders as the ledger stores them, turned back into what answers and events are encoded from, so that both come out as
+the same bytes as at first.
+"""
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from core_ext import documents
+from core_ext.shapes import Change, Line, Order
+from gateway.domain.access import Client
+from gateway.domain.personal import Sealed, Vault
+from persistence.errors import LedgerUnavailableError
+from persistence.nats.stream import Event
+from persistence.postgres import orders
+from persistence.postgres.connect import UNREACHABLE
+from persistence.postgres.orders import StoredKey, StoredOrder, to_ms
+
+CREATED = "created"
+
+
+def restore(stored: StoredOrder, vault: Vault | None) -> Order:
+    """The order as it stands now. Personal data that has been erased is left out; without a vault, all of it."""
+    row = stored.order
+    order = Order(
+        id=row["order_id"].bytes,
+        client_id=row["client_id"],
+        channel=row["channel"],
+        currency=row["currency"],
+        status=row["status"],
+        version=row["version"],
+        total=row["total"],
+        lines=[_line(line) for line in stored.lines],
+        created_at=to_ms(row["created_at"]) or 0,
+        customer_id=row["customer_id"],
+        external_id=row["external_id"],
+        sale_id=row["sale_id"],
+        metadata=_json(row["metadata"]),
+        adjustments=_json(row["adjustments"]),
+        placed_at=to_ms(row["placed_at"]),
+        paid_reference=row["paid_reference"],
+        paid_at=to_ms(row["paid_at"]),
+        expires_at=to_ms(row["expires_at"]),
+    )
+    if vault is not None and row["personal"] is not None and stored.key is not None:
+        personal = vault.open(order.id, Sealed(row["personal"], stored.key["master_version"], stored.key["wrapped"]))
+        order.note, order.ship_to = personal.note, personal.ship_to
+    return order
+
+
+def restore_change(row: asyncpg.Record) -> Change:
+    """A version of an order, from its row of history."""
+    return Change(
+        version=row["version"],
+        at=to_ms(row["at"]) or 0,
+        event=row["event"],
+        status=row["status"],
+        actor=row["actor"],
+        previous_status=row["previous_status"],
+        reason=row["reason"],
+        changed=tuple(row["changed"]),
+        traceparent=row["traceparent"],
+    )
+
+
+def event_of(order: Order, change: Change, source: str) -> Event:
+    """The event of one version of an order: whoever encodes it, from memory or from the tables, gets the same bytes."""
+    subject = documents.event_subject(order.id, change.event, order.channel)
+    return Event(subject, documents.event_id(order.id, change.version), documents.event_json(order, change, source))
+
+
+def body_of(order: Order, client: Client) -> bytes:
+    """The order as this client may see it."""
+    return documents.order_json(order, documents.PLAIN if client.may("pii:read") else documents.MASKED)
+
+
+class OrderBook:
+    """Reads orders for the worker. Every method raises LedgerUnavailableError when PostgreSQL does not answer."""
+
+    def __init__(self, pool: asyncpg.Pool, vault: Vault) -> None:
+        self._pool = pool
+        self._vault = vault
+
+    async def keys(self, key_hashes: Sequence[bytes]) -> dict[bytes, StoredKey]:
+        try:
+            return await orders.fetch_keys(self._pool, key_hashes)
+        except UNREACHABLE as error:
+            raise LedgerUnavailableError(f"PostgreSQL did not answer: {error!r}") from error
+
+    async def as_created(self, order_ids: Sequence[bytes]) -> dict[bytes, Order]:
+        """The orders as their first answer showed them: version 1, whatever has happened since."""
+        found = await self._fetch(order_ids, history=True)
+        created = {}
+        for order_id, stored in found.items():
+            order = restore(stored, self._vault)
+            first = stored.history[0]
+            assert first["version"] == 1, order_id
+            order.version, order.status = 1, first["status"]
+            created[order_id] = order
+        return created
+
+    async def now(self, order_id: bytes) -> Order | None:
+        """The order as it stands, None when there is none."""
+        found = await self._fetch([order_id], history=False)
+        return restore(found[order_id], self._vault) if order_id in found else None
+
+    async def page(self, filters: dict[str, object], limit: int) -> list[Order]:
+        """Up to `limit` orders, newest first; see `persistence.postgres.orders.fetch_page` for the filters."""
+        try:
+            page = await orders.fetch_page(self._pool, filters, limit)
+        except UNREACHABLE as error:
+            raise LedgerUnavailableError(f"PostgreSQL did not answer: {error!r}") from error
+        return [restore(stored, self._vault) for stored in page]
+
+    async def _fetch(self, order_ids: Sequence[bytes], *, history: bool) -> dict[bytes, StoredOrder]:
+        try:
+            return await orders.fetch(self._pool, order_ids, history=history)
+        except UNREACHABLE as error:
+            raise LedgerUnavailableError(f"PostgreSQL did not answer: {error!r}") from error
+
+
+def _line(row: asyncpg.Record) -> Line:
+    return Line(
+        row["line"], row["sku"], row["title"], row["quantity"], row["unit_price"], row["amount"], row["stocked"]
+    )
+
+
+def _json(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()

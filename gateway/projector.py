@@ -1,0 +1,163 @@
+"""The projector: feeds the read models from the event stream, as any downstream team would, in a process of its own.
+
+Any number may run. An event counts once however often it comes. NATS or PostgreSQL may be missing, at the start or
+later: it waits for them, and nothing is given up meanwhile. An event that is bad in itself stops nobody: it is set
+aside after ATTEMPTS_MAX deliveries, and named by its id, never by its content.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import time
+from collections.abc import Sequence
+
+import asyncpg
+import msgspec
+import structlog
+
+from gateway.settings import Settings
+from persistence.errors import LedgerUnavailableError, Unavailable
+from persistence.nats.consume import Consumer, Delivery
+from persistence.postgres import order_feed
+from persistence.postgres.order_feed import Created
+from persistence.postgres.session import Session
+
+SUBJECT = "orders.created.>"
+BATCH_EVENTS = 500
+FETCH_WAIT_S = 1.0  # also the longest that a stop waits for an idle projector
+ATTEMPTS_MAX = 10
+PAUSE_S = 1.0  # before a dependency is tried again
+RETRY_S = 5.0  # before a bad event comes again
+FORGET_EVERY_S = 60.0
+DAY_S = 86400
+# Classes of SQLSTATE that speak of the row itself: data exceptions and violated constraints.
+ROW_FAULTS = ("22", "23")
+
+log = structlog.get_logger("projector")
+
+
+class Item(msgspec.Struct):
+    quantity: int
+
+
+class Data(msgspec.Struct):
+    channel: str
+    created_at: dt.datetime
+    items: list[Item]
+
+
+class Event(msgspec.Struct):
+    """What the projector reads of `order.created`; it ignores the rest, which may grow."""
+
+    id: str
+    data: Data
+
+
+_decode = msgspec.json.Decoder(Event).decode
+
+
+class Projector:
+    """One process's loop. `consumer` and `session` are its own."""
+
+    def __init__(self, consumer: Consumer, session: Session, keep_ids_s: float) -> None:
+        self._consumer = consumer
+        self._session = session
+        self._keep_ids_s = keep_ids_s
+        self._forget_at = 0.0
+        self._away = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`."""
+        while not stop.is_set():
+            try:
+                await self.step()
+                self._back()
+            except Unavailable as error:
+                self._log_away(error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), PAUSE_S)
+
+    async def step(self) -> None:
+        """Take one batch and count it. Raises Unavailable; what was taken then comes again."""
+        await self._forget()
+        deliveries = await self._consumer.fetch(BATCH_EVENTS, FETCH_WAIT_S)
+        if not deliveries:
+            return
+        try:
+            await self._feed(deliveries)
+        except LedgerUnavailableError:
+            await self._consumer.give_back(deliveries, PAUSE_S)
+            raise
+
+    async def _feed(self, deliveries: Sequence[Delivery]) -> None:
+        """Count a batch; where a row of it is bad, its members singly, so that they do not fail together."""
+        readable = [(delivery, event) for delivery in deliveries if (event := _read(delivery)) is not None]
+        good = {delivery.message.reply for delivery, _ in readable}
+        if readable and not await self._count([event for _, event in readable]):
+            good = {delivery.message.reply for delivery, event in readable if await self._count([event])}
+        await self._consumer.ack([delivery for delivery in deliveries if delivery.message.reply in good])
+        for delivery in deliveries:
+            if delivery.message.reply not in good:
+                await self._set_aside(delivery)
+
+    async def _count(self, events: list[Created]) -> bool:
+        """False when PostgreSQL refuses a row for what is in it; then nothing was stored."""
+        try:
+            await order_feed.apply(self._session, events)
+        except asyncpg.PostgresError as error:
+            if (error.sqlstate or "").startswith(ROW_FAULTS):
+                return False
+            # A schema that is not there yet, a server that shuts down: a bad day, not a bad event.
+            raise LedgerUnavailableError(f"PostgreSQL refuses: {error!r}") from error
+        except (ValueError, OverflowError):
+            return False
+        return True
+
+    async def _set_aside(self, delivery: Delivery) -> None:
+        if delivery.attempts < ATTEMPTS_MAX:
+            await self._consumer.give_back([delivery], RETRY_S)
+            return
+        log.error("event_set_aside", event_id=delivery.id, attempts=delivery.attempts)
+        await self._consumer.terminate(delivery)
+
+    async def _forget(self) -> None:
+        if time.monotonic() < self._forget_at:
+            return
+        try:
+            forgotten = await order_feed.forget(self._session, self._keep_ids_s)
+        except asyncpg.PostgresError as error:
+            raise LedgerUnavailableError(f"PostgreSQL refuses: {error!r}") from error
+        if forgotten < order_feed.FORGET_ROWS:
+            self._forget_at = time.monotonic() + FORGET_EVERY_S
+
+    def _log_away(self, error: Unavailable) -> None:
+        # Next time the ledger is asked before an event is taken: an outage must not use up an event's attempts.
+        self._forget_at = 0.0
+        if not self._away:
+            self._away = True
+            log.warning("waiting", reason=str(error))
+
+    def _back(self) -> None:
+        if self._away:
+            self._away = False
+            log.info("going_on")
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Feed the read models until `stop`."""
+    consumer = Consumer(settings.nats.url, order_feed.CONSUMER, SUBJECT)
+    session = Session(settings.postgres.url, "fg-projector", settings.postgres.command_timeout_ms / 1000)
+    try:
+        await Projector(consumer, session, settings.nats.max_age_s + DAY_S).run(stop)
+    finally:
+        await consumer.close()
+        await session.close()
+
+
+def _read(delivery: Delivery) -> Created | None:
+    try:
+        event = _decode(delivery.payload)
+        minute = event.data.created_at.astimezone(dt.UTC).replace(second=0, microsecond=0)
+    except (msgspec.DecodeError, OverflowError):
+        return None
+    return Created(event.id, minute, event.data.channel, sum(item.quantity for item in event.data.items))

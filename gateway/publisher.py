@@ -1,0 +1,97 @@
+"""The publisher: events of commits that are known, to the stream, as many commits together as wait. It removes from the
+outbox what the stream has acknowledged.
+
+It never holds up an order: what it cannot deliver it leaves to the relay, which finds it in the outbox. A late ack is
+not a loss.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+import asyncpg
+import structlog
+
+from gateway.metrics import Counters
+from persistence.errors import StreamUnavailableError
+from persistence.nats.stream import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Event, Stream
+from persistence.postgres import outbox
+from persistence.postgres.connect import UNREACHABLE
+
+BACKLOG_MAX = 50_000  # events in memory; more are left to the relay
+
+log = structlog.get_logger("publisher")
+
+
+class Publisher:
+    """One per worker."""
+
+    def __init__(self, stream: Stream, pool: asyncpg.Pool, counters: Counters) -> None:
+        self._stream = stream
+        self._pool = pool
+        self._counters = counters
+        self._waiting: deque[tuple[bytes, Sequence[Event]]] = deque()
+        self._backlog = 0
+        self._filled = asyncio.Event()
+        self._closed = False
+
+    @property
+    def backlog(self) -> int:
+        """Events that wait in memory or are on their way."""
+        return self._backlog
+
+    def put(self, batch_id: bytes, events: Sequence[Event]) -> None:
+        """The events of a committed batch. Never waits."""
+        if self._backlog + len(events) > BACKLOG_MAX:
+            self._counters.events_left += len(events)
+            return
+        self._waiting.append((batch_id, events))
+        self._backlog += len(events)
+        self._filled.set()
+
+    def close(self) -> None:
+        """No more events come; `run` ends when the backlog is empty."""
+        self._closed = True
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Publish until closed and empty."""
+        while self._waiting or not self._closed:
+            self._filled.clear()
+            if not self._waiting:
+                await self._filled.wait()
+                continue
+            batch_ids, events = self._take()
+            try:
+                await self._publish(batch_ids, events)
+            finally:
+                self._backlog -= len(events)
+
+    def _take(self) -> tuple[list[bytes], list[Event]]:
+        """As many whole commits as fit one atomic batch."""
+        batch_ids: list[bytes] = []
+        events: list[Event] = []
+        size = 0
+        while self._waiting:
+            batch_id, more = self._waiting[0]
+            more_bytes = sum(len(event.payload) for event in more)
+            if events and (len(events) + len(more) > BATCH_MESSAGES_MAX or size + more_bytes > BATCH_BYTES_MAX):
+                break
+            self._waiting.popleft()
+            batch_ids.append(batch_id)
+            events.extend(more)
+            size += more_bytes
+        return batch_ids, events
+
+    async def _publish(self, batch_ids: list[bytes], events: list[Event]) -> None:
+        try:
+            await self._stream.publish(events)
+        except StreamUnavailableError as error:
+            log.warning("events_left_to_the_relay", events=len(events), error=str(error))
+            self._counters.events_left += len(events)
+            return
+        self._counters.events_published += len(events)
+        try:
+            await outbox.remove(self._pool, batch_ids)
+        except UNREACHABLE as error:
+            log.warning("outbox_not_removed", batches=len(batch_ids), error=repr(error))

@@ -1,0 +1,56 @@
+"""What a worker is made of, as `gateway.app` has wired it: the routes of Litestar find here what they need."""
+
+import asyncpg
+from msgspec import Struct
+
+from gateway.access import Access
+from gateway.admission import Admission
+from gateway.batch import BatchQueue
+from gateway.catalogue import Catalogue
+from gateway.clock import Clock
+from gateway.domain.keys import Hasher
+from gateway.edge.hot import OrderRoute
+from gateway.following import Following
+from gateway.heart import Heart
+from gateway.leases import Leases
+from gateway.metrics import Counters, Exporter
+from gateway.orders import OrderBook
+from gateway.publisher import Publisher
+from gateway.settings import Settings
+from persistence.nats.stream import Stream
+
+
+class Services(Struct, eq=False):
+    """One per worker. Wired before the first request; `ready` says which parts can be used."""
+
+    settings: Settings
+    clock: Clock
+    access: Access
+    catalogue: Catalogue
+    leases: Leases
+    queue: BatchQueue
+    admission: Admission
+    route: OrderRoute
+    book: OrderBook
+    hasher: Hasher
+    pool: asyncpg.Pool
+    stream: Stream
+    publisher: Publisher
+    heart: Heart
+    following: Following
+    counters: Counters
+    exporter: Exporter
+
+    def ready(self) -> dict[str, bool]:
+        """Part -> whether it can be used. Only those in REQUIRED keep the worker from taking orders."""
+        return {
+            "ledger": self.admission.open,
+            "clock": self.clock.known,
+            "catalogue": self.catalogue.loaded,
+            "clients": self.following.ready,
+            "admission": not self.admission.draining,
+            "stream": self.stream.connected,
+        }
+
+
+REQUIRED = frozenset({"ledger", "clock", "catalogue", "clients", "admission"})

@@ -1,0 +1,225 @@
+"""What the tests of the HTTP API share: a worker's services made of fakes, and a client that speaks ASGI itself, so a
+test sees the bytes and headers that go out.
+
+The scope is made as the server makes it: `path` decoded, `raw_path` as sent.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from gateway.access import Access
+from gateway.admission import Request
+from gateway.app import Gateway
+from gateway.catalogue import Catalogue
+from gateway.clock import Clock
+from gateway.domain.access import SCOPES, Client, token_hash
+from gateway.domain.keys import Hasher
+from gateway.domain.outcomes import Outcome
+from gateway.edge.hot import OrderRoute
+from gateway.metrics import Counters, Exporter
+from gateway.services import REQUIRED, Services
+from gateway.settings import Nats, Postgres, Secrets, Settings
+from persistence.postgres import clients
+from persistence.postgres.connect import connect
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+TOKEN = "fg_all"
+ALL = Client(1, "shop", frozenset(SCOPES), frozenset({"*"}))
+CLIENTS = {
+    TOKEN: ALL,
+    "fg_none": Client(2, "nobody", frozenset(), frozenset({"*"})),
+    "fg_own": Client(3, "own", frozenset({"orders:read", "orders:write"}), frozenset({"app"})),
+    "fg_expired": Client(4, "expired", frozenset(SCOPES), frozenset({"*"}), expires_at=1.0),
+}
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str | None:
+        """The code of a problem, None for a success."""
+        return str(self.json["code"]) if self.header("content-type") == "application/problem+json" else None
+
+    def header(self, name: str) -> str | None:
+        found = [value for known, value in self.headers if known == name]
+        assert len(found) < 2, f"{name} is there twice"
+        return found[0] if found else None
+
+
+async def call(
+    app: App,
+    method: str,
+    target: str,
+    body: bytes | None = None,
+    headers: dict[str, str] | list[tuple[str, str]] | None = None,
+    token: str | None = TOKEN,
+    *,
+    stalled: bool = False,
+) -> Reply:
+    """Send one request. With a body it says application/json, unless `headers` say otherwise; a `stalled` one
+    never comes.
+    """
+    path, _, query = target.partition("?")
+    given = [(name.lower(), value) for name, value in (headers.items() if isinstance(headers, dict) else headers or [])]
+    names = {name for name, _ in given}
+    usual = [("host", "floodgate")]
+    if token is not None:
+        usual.append(("authorization", f"Bearer {token}"))
+    if body is not None:
+        usual += [("content-type", "application/json"), ("content-length", str(len(body)))]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "http",
+        "method": method,
+        "path": unquote(path, errors="replace"),
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [
+            (name.encode(), value.encode("latin-1"))
+            for name, value in [*given, *usual]
+            if (name, value) in given or name not in names
+        ],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+        "state": {},
+    }
+    return await _exchange(app, scope, None if stalled else body or b"")
+
+
+async def _exchange(app: App, scope: MutableMapping[str, Any], body: bytes | None) -> Reply:
+    incoming = [] if body is None else [{"type": "http.request", "body": body, "more_body": False}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if body is None:
+            await asyncio.Event().wait()
+        return incoming.pop() if incoming else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    start, *pieces = sent
+    headers = [(name.decode(), value.decode("latin-1")) for name, value in start["headers"]]
+    return Reply(start["status"], headers, b"".join(piece.get("body", b"") for piece in pieces))
+
+
+class Placing:
+    """Stands for Admission: answers what it is told, or raises it."""
+
+    def __init__(self) -> None:
+        self.outcome: Outcome | Exception | None = None
+        self.requests: list[Request] = []
+        self.open = True
+        self.draining = False
+
+    async def place(self, request: Request) -> Outcome:
+        self.requests.append(request)
+        assert self.outcome is not None
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+class Book:
+    """Stands for OrderBook: what `page` and `now` answer is set by the test."""
+
+    def __init__(self) -> None:
+        self.orders: list[Any] = []
+        self.asked: list[tuple[dict[str, object], int]] = []
+        self.error: Exception | None = None
+
+    async def now(self, order_id: bytes) -> Any:
+        if self.error:
+            raise self.error
+        return next((order for order in self.orders if order.id == order_id), None)
+
+    async def page(self, filters: dict[str, object], limit: int) -> list[Any]:
+        self.asked.append((filters, limit))
+        if self.error:
+            raise self.error
+        before = filters.get("before_id")
+        newest_first = sorted(self.orders, key=lambda order: order.id, reverse=True)
+        return [order for order in newest_first if before is None or order.id < before][:limit]
+
+
+class Fake:
+    """A part whose attributes the test names."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+def services(**parts: Any) -> Services:
+    """A worker's services: real where they need no server, fakes of this module elsewhere; `parts` replace any."""
+    settings = parts.pop("settings", Settings())
+    clock, access, counters = Clock(), Access(), Counters()
+    clock.observe(1_800_000_000.0)
+    clock.offset_s = 0.0
+    access.replace((token_hash(token), client) for token, client in CLIENTS.items())
+    catalogue = Catalogue()
+    catalogue.revision = 0
+    admission = parts.pop("admission", Placing())
+    wired: dict[str, Any] = {
+        "settings": settings,
+        "clock": clock,
+        "access": access,
+        "catalogue": catalogue,
+        "leases": None,
+        "queue": None,
+        "admission": admission,
+        "route": OrderRoute(settings.http, access, clock, admission, counters),
+        "book": Book(),
+        "hasher": Hasher(bytes(range(32))),
+        "pool": None,
+        "stream": Fake(connected=True),
+        "publisher": None,
+        "heart": None,
+        "following": Fake(ready=True),
+        "counters": counters,
+        "exporter": Exporter(counters, {}),
+    }
+    return Services(**(wired | parts))
+
+
+@asynccontextmanager
+async def running_worker(postgres_url: str, nats_url: str) -> AsyncIterator[tuple[App, Services]]:
+    """A whole worker in this process, ready for the clients of CLIENTS; the database has the schema."""
+    connection = await connect(postgres_url, "test")
+    for token, client in CLIENTS.items():
+        await clients.add(
+            connection, client.name, sorted(client.scopes), sorted(client.channels), token_hash(token), None
+        )
+    await connection.close()
+    secret = base64.b64encode(bytes(32)).decode()
+    gateway = Gateway(
+        Settings(
+            postgres=Postgres(url=postgres_url),
+            nats=Nats(url=nats_url),
+            secrets=Secrets(master_keys=f"1:{secret}", hash_key=secret),
+        )
+    )
+    running = await gateway.start()
+    try:
+        async with asyncio.timeout(20):
+            while not all(running.ready()[part] for part in REQUIRED):
+                await asyncio.sleep(0.01)
+        yield gateway, running
+    finally:
+        await gateway.stop()

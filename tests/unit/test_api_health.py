@@ -1,0 +1,46 @@
+"""Health and metrics: open where orchestrators ask, closed where numbers tell about the business."""
+
+from gateway import api
+from tests.api import Fake, Placing, call, services
+
+
+async def test_livez_of_a_worker_that_can_do_nothing_is_ok() -> None:
+    parts = services(stream=Fake(connected=False), following=Fake(ready=False))
+    reply = await call(api.create(parts), "GET", "/livez", token=None)
+    assert (reply.status, reply.body) == (200, b"ok")
+
+
+async def test_readyz_of_a_ready_worker_is_ok() -> None:
+    reply = await call(api.create(services()), "GET", "/readyz", token=None)
+    assert (reply.status, reply.body) == (200, b"ok")
+
+
+async def test_readyz_without_the_ledger_is_503() -> None:
+    placing = Placing()
+    placing.open = False
+    reply = await call(api.create(services(admission=placing)), "GET", "/readyz", token=None)
+    assert (reply.status, reply.body) == (503, b"not ready")
+
+
+async def test_readyz_while_draining_is_503() -> None:
+    placing = Placing()
+    placing.draining = True
+    assert (await call(api.create(services(admission=placing)), "GET", "/readyz", token=None)).status == 503
+
+
+async def test_readyz_verbose_names_each_part() -> None:
+    parts = services(stream=Fake(connected=False))
+    reply = await call(api.create(parts), "GET", "/readyz?verbose", token=None)
+    lines = reply.body.decode().splitlines()
+    assert reply.status == 200
+    assert "[+]ledger ok" in lines
+    assert "[-]stream failed" in lines
+    assert lines[-1] == "readyz check passed"
+
+
+async def test_metrics_for_a_client_with_the_scope_are_prometheus_text() -> None:
+    parts = services()
+    parts.counters.created(2, 5)
+    reply = await call(api.create(parts), "GET", "/metrics")
+    assert reply.header("content-type") == "text/plain; version=0.0.4; charset=utf-8"
+    assert b"floodgate_orders_created_total 1.0" in reply.body

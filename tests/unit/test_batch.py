@@ -1,0 +1,115 @@
+"""The queue between admission and committer: bounded in count, bytes and age, first in, first out."""
+
+import asyncio
+
+from gateway.batch import BatchQueue, Pending
+from gateway.domain.outcomes import Refusal
+from tests.unit.fakes import START_S, pending, settings, turns
+
+
+def queue_of(*orders: Pending, **bounds: int) -> BatchQueue:
+    queue = BatchQueue(settings(batch=bounds).batch)
+    for order in orders:
+        queue.put(order, order.queued_at)
+    return queue
+
+
+async def test_queue_gives_what_waits_in_order_of_arrival() -> None:
+    orders = [pending() for _ in range(5)]
+    assert await queue_of(*orders).take() == orders
+
+
+async def test_queue_gives_a_single_order_at_once() -> None:
+    queue = queue_of()
+    taking = asyncio.ensure_future(queue.take())
+    await turns()
+    assert not taking.done()
+    order = pending()
+    queue.put(order, START_S)
+    assert await taking == [order]
+
+
+async def test_queue_gives_at_most_rows_max_orders() -> None:
+    queue = queue_of(*(pending() for _ in range(5)), rows_max=2)
+    assert [len(await queue.take()) for _ in range(3)] == [2, 2, 1]
+
+
+async def test_queue_gives_at_most_bytes_max() -> None:
+    queue = queue_of(*(pending(size=40_000) for _ in range(3)), bytes_max=100_000)
+    assert [len(await queue.take()) for _ in range(2)] == [2, 1]
+
+
+async def test_queue_gives_an_order_alone_that_is_larger_than_bytes_max() -> None:
+    queue = queue_of(pending(size=300_000), pending(), bytes_max=65_536)
+    assert [len(await queue.take()) for _ in range(2)] == [1, 1]
+
+
+async def test_queue_counts_the_bytes_that_wait() -> None:
+    queue = queue_of(pending(size=300), pending(size=500), rows_max=1)
+    assert queue.size == 800
+    await queue.take()
+    assert (queue.size, len(queue)) == (500, 1)
+
+
+async def test_queue_full_by_count_has_no_room() -> None:
+    queue = queue_of(pending(), queue_rows_max=2)
+    assert queue.room(START_S)
+    queue.put(pending(), START_S)
+    assert not queue.room(START_S)
+
+
+async def test_queue_full_by_bytes_has_no_room() -> None:
+    queue = queue_of(pending(size=65_535), queue_bytes_max=65_536)
+    assert queue.room(START_S)
+    queue.put(pending(size=1), START_S)
+    assert not queue.room(START_S)
+
+
+async def test_queue_with_an_old_head_and_more_than_one_commit_has_no_room() -> None:
+    queue = queue_of(pending(), pending(), rows_max=2, age_ms_max=100)
+    assert queue.room(START_S + 0.05)
+    assert not queue.room(START_S + 0.15)
+
+
+async def test_queue_with_an_old_head_and_less_than_one_commit_has_room() -> None:
+    assert queue_of(pending(), rows_max=2, age_ms_max=100).room(START_S + 60)
+
+
+async def test_queue_has_room_again_after_a_take() -> None:
+    queue = queue_of(pending(), pending(), rows_max=1, queue_rows_max=2)
+    await queue.take()
+    assert queue.room(START_S)
+
+
+async def test_queue_closed_gives_what_waits_and_then_nothing() -> None:
+    queue = queue_of(pending(), pending(), rows_max=1)
+    queue.close()
+    assert [len(await queue.take()) for _ in range(4)] == [1, 1, 0, 0]
+
+
+async def test_queue_closed_while_the_committer_waits_gives_nothing() -> None:
+    queue = queue_of()
+    taking = asyncio.ensure_future(queue.take())
+    await turns()
+    queue.close()
+    assert await taking == []
+
+
+async def test_queue_overdue_orders_leave_it_and_the_others_stay() -> None:
+    old, young = pending(size=300), pending(size=500, queued_at=START_S + 10)
+    queue = queue_of(old, young)
+    assert queue.take_overdue(START_S + 5) == [old]
+    assert (queue.size, await queue.take()) == (500, [young])
+
+
+async def test_queue_without_overdue_orders_stays_as_it_is() -> None:
+    queue = queue_of(pending())
+    assert queue.take_overdue(START_S) == []
+    assert len(queue) == 1
+
+
+async def test_pending_is_answered_once() -> None:
+    order = pending()
+    order.answer(Refusal("ledger_away"))
+    order.answer(Refusal("internal"))
+    assert order.outcome.result() == Refusal("ledger_away")

@@ -1,0 +1,84 @@
+"""The worker's pulse: registered once, the clock learnt, leases compared, and a new owner when it was declared dead."""
+
+import pytest
+
+from gateway.clock import Clock
+from gateway.heart import Heart
+from gateway.leases import Leases
+from tests.unit.fakes import NO_SETTINGS, SKU, START_S, FakeControl, FakeLease, FakeSession, FakeStock
+
+LEASE, STRAY = b"\x01" * 16, b"\x02" * 16
+
+
+class World:
+    def __init__(self) -> None:
+        self.stock = FakeStock(**{SKU: 100})
+        self.control = FakeControl(self.stock)
+        self.session = FakeSession(self.control)
+        self.clock = Clock()
+        self.leases = Leases(FakeSession(self.stock), self.clock, NO_SETTINGS.stock)
+        self.heart = Heart(self.session, self.clock, self.leases, heartbeat_s=1.0)
+
+    def grant(self, lease: bytes, units: int = 5) -> None:
+        self.stock.leases[lease] = FakeLease(self.leases.owner, SKU, units)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_heart_registers_the_owner_once(world: World) -> None:
+    await world.heart.beat()
+    await world.heart.beat()
+    assert world.control.registered == [world.leases.owner]
+
+
+async def test_heart_teaches_the_clock_the_time_of_the_ledger(world: World) -> None:
+    await world.heart.beat()
+    assert world.clock.now_s() == pytest.approx(START_S, abs=1)
+
+
+async def test_heart_ledger_away_is_counted_until_it_is_back(world: World) -> None:
+    world.session.away = True
+    await world.heart.beat()
+    await world.heart.beat()
+    assert world.heart.missed == 2
+    world.session.away = False
+    await world.heart.beat()
+    assert world.heart.missed == 0
+    assert world.control.registered == [world.leases.owner]
+
+
+async def test_heart_of_an_owner_declared_dead_drops_the_till_and_goes_on_as_another(world: World) -> None:
+    await world.heart.beat()
+    dead = world.leases.owner
+    world.grant(LEASE)
+    world.leases.till.add(SKU, LEASE, 5)
+    world.stock.dead.add(dead)
+    await world.heart.beat()
+    assert world.leases.till.free(SKU) == 0
+    await world.heart.beat()
+    assert world.control.registered == [dead, world.leases.owner]
+    assert world.leases.owner != dead
+
+
+async def test_heart_closes_leases_that_the_till_does_not_know(world: World) -> None:
+    world.grant(STRAY, units=5)
+    await world.heart.beat()
+    assert not world.stock.leases[STRAY].active
+    assert world.stock.free[SKU] == 105
+
+
+async def test_heart_drops_leases_that_the_ledger_does_not_know(world: World) -> None:
+    world.leases.till.add(SKU, LEASE, 5)
+    await world.heart.beat()
+    assert world.leases.till.leases() == []
+
+
+async def test_heart_leaves_leases_alone_that_both_know(world: World) -> None:
+    world.grant(LEASE)
+    world.leases.till.add(SKU, LEASE, 5)
+    await world.heart.beat()
+    assert world.leases.till.free(SKU) == 5
+    assert world.stock.leases[LEASE].active

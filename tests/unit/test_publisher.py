@@ -1,0 +1,137 @@
+"""The publisher: whole commits together up to one atomic batch, the outbox emptied after the ack and never before."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from gateway import publisher as room
+from gateway.metrics import Counters
+from gateway.publisher import Publisher
+from persistence.nats.stream import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Event
+from tests.unit.fakes import FakePool, FakeStream, turns
+
+
+class World:
+    def __init__(self) -> None:
+        self.stream, self.pool, self.counters = FakeStream(), FakePool(), Counters()
+        self.publisher = Publisher(self.stream, self.pool, self.counters)
+
+    def put(self, batch: int, events: int, payload: bytes = b"{}") -> None:
+        made = [Event("orders.created.app.00", f"{batch}.{number}", payload) for number in range(events)]
+        self.publisher.put(self.batch_id(batch), made)
+
+    @staticmethod
+    def batch_id(batch: int) -> bytes:
+        return batch.to_bytes(16, "big")
+
+    async def run(self) -> None:
+        """Publish all that waits, to the end."""
+        self.publisher.close()
+        await self.publisher.run()
+
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.stream.batches]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_publisher_commits_that_wait_go_together_in_order(world: World) -> None:
+    for batch in range(3):
+        world.put(batch, events=2)
+    await world.run()
+    assert [[event.id for event in batch] for batch in world.stream.batches] == [
+        ["0.0", "0.1", "1.0", "1.1", "2.0", "2.1"]
+    ]
+
+
+async def test_publisher_takes_whole_commits_up_to_an_atomic_batch(world: World) -> None:
+    for batch, events in enumerate((600, 400, 1, 1000)):
+        world.put(batch, events)
+    await world.run()
+    assert world.sizes() == [BATCH_MESSAGES_MAX, 1, BATCH_MESSAGES_MAX]
+
+
+async def test_publisher_takes_commits_up_to_the_bytes_of_an_atomic_batch(world: World) -> None:
+    for batch in range(3):
+        world.put(batch, events=1, payload=bytes(BATCH_BYTES_MAX // 2))
+    await world.run()
+    assert world.sizes() == [2, 1]
+
+
+async def test_publisher_removes_acknowledged_commits_from_the_outbox(world: World) -> None:
+    world.put(1, events=2)
+    world.put(2, events=1)
+    await world.run()
+    assert world.pool.removed == [world.batch_id(1), world.batch_id(2)]
+    assert world.counters.events_published == 3
+
+
+async def test_publisher_removes_nothing_before_the_ack(world: World) -> None:
+    world.stream.held.clear()
+    world.put(1, events=1)
+    running = asyncio.ensure_future(world.publisher.run())
+    await turns()
+    assert (world.pool.removed, world.publisher.backlog) == ([], 1)
+    world.stream.held.set()
+    await world.run()
+    await running
+    assert world.pool.removed == [world.batch_id(1)]
+
+
+async def test_publisher_whose_stream_is_away_leaves_the_events_to_the_relay(world: World) -> None:
+    world.stream.away = True
+    world.put(1, events=3)
+    await world.run()
+    assert world.pool.removed == []
+    assert (world.counters.events_left, world.counters.events_published, world.publisher.backlog) == (3, 0, 0)
+
+
+async def test_publisher_goes_on_when_the_stream_is_back(world: World) -> None:
+    world.stream.away = True
+    running = asyncio.ensure_future(world.publisher.run())
+    world.put(1, events=1)
+    await turns()
+    world.stream.away = False
+    world.put(2, events=1)
+    await world.run()
+    await running
+    assert world.pool.removed == [world.batch_id(2)]
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), asyncpg.InterfaceError("closed"), TimeoutError()])
+async def test_publisher_goes_on_when_the_outbox_cannot_be_reached(world: World, error: Exception) -> None:
+    world.pool.error = error
+    world.put(1, events=1)
+    await world.run()
+    assert (world.counters.events_published, world.publisher.backlog) == (1, 0)
+
+
+async def test_publisher_with_a_full_backlog_leaves_the_events_to_the_relay(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "BACKLOG_MAX", 3)
+    world.put(1, events=2)
+    world.put(2, events=2)
+    world.put(3, events=1)
+    assert (world.publisher.backlog, world.counters.events_left) == (3, 2)
+    await world.run()
+    assert world.pool.removed == [world.batch_id(1), world.batch_id(3)]
+
+
+async def test_publisher_counts_the_backlog_down_whatever_happens(world: World) -> None:
+    world.pool.error = ValueError("a bug")
+    world.put(1, events=2)
+    with pytest.raises(ValueError, match="a bug"):
+        await world.run()
+    assert world.publisher.backlog == 0
+
+
+async def test_publisher_closed_without_events_ends(world: World) -> None:
+    running = asyncio.ensure_future(world.publisher.run())
+    await turns()
+    world.publisher.close()
+    await running
