@@ -5,6 +5,7 @@ replaces them within a second of a change.
 from collections.abc import Iterable
 
 from gateway.domain.access import Client, token_hash
+from gateway.domain.outcomes import Refusal
 
 SEEN_MAX = 10_000  # remembered headers; more live tokens than that only cost a hash each
 
@@ -15,11 +16,17 @@ class Access:
     def __init__(self) -> None:
         self._clients: dict[bytes, Client] = {}
         self._seen: dict[bytes, Client] = {}
+        self.loaded = False
 
     def replace(self, clients: Iterable[tuple[bytes, Client]]) -> None:
         """From now on these tokens are valid, as (SHA-256 of the token, client), and no others."""
         self._clients = dict(clients)
         self._seen = {}
+        self.loaded = True
+
+    def refusal(self) -> Refusal:
+        """What to answer where `find` finds nobody: before the tokens are loaded, none can be called wrong."""
+        return Refusal("unauthenticated" if self.loaded else "ledger_away")
 
     def find(self, header: bytes, now_s: float) -> Client | None:
         """The client of `Bearer <token>`; None when there is none, or its token has expired."""

@@ -138,7 +138,7 @@ class Admission:
 
     def try_admit(self, request: Request, outcome: asyncio.Future[Outcome]) -> Refusal | Waiting | None:
         """Admit an order into the queue (None: `outcome` will tell), or say why not, or what it waits for."""
-        if self.draining or not self.open or not self._clock.known:
+        if self.draining or not self.open or not self._clock.known or not self._catalogue.loaded:
             return Refusal("ledger_away")
         draft = self._draft(request)
         if isinstance(draft, Refusal):

@@ -217,7 +217,7 @@ def _exporter(
             "floodgate_queue_bytes": ("Encoded rows that wait to be committed", lambda: queue.size),
             "floodgate_parked_orders": ("Orders that wait for stock", lambda: leases.parked),
             "floodgate_orders_in_flight": ("Keys whose first request is being answered", lambda: admission.in_flight),
-            "floodgate_lease_takes": ("Takes of stock since the start", lambda: leases.takes),
+            "floodgate_lease_takes_total": ("Takes of stock that were asked for", lambda: leases.takes),
             "floodgate_events_backlog": (
                 "Events in memory that the stream has not acknowledged",
                 lambda: publisher.backlog,

@@ -27,10 +27,6 @@ class Following:
         self._access = access
         self._clients_revision = -1
 
-    @property
-    def ready(self) -> bool:
-        return self._catalogue.loaded and self._clients_revision >= 0
-
     async def run(self) -> None:
         while True:
             with contextlib.suppress(LedgerUnavailableError):  # The heartbeat says so in the log.

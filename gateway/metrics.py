@@ -63,11 +63,13 @@ class Counters:
 
 
 class Exporter(Collector):
-    """Counters, and gauges that are read when somebody asks: name -> (help, function)."""
+    """Counters, and values that are read when somebody asks: name -> (help, function). A name that ends in `_total` is
+    a counter, any other a gauge.
+    """
 
-    def __init__(self, counters: Counters, gauges: dict[str, tuple[str, Callable[[], float]]]) -> None:
+    def __init__(self, counters: Counters, values: dict[str, tuple[str, Callable[[], float]]]) -> None:
         self._counters = counters
-        self._gauges = gauges
+        self._values = values
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -105,5 +107,6 @@ class Exporter(Collector):
             ("floodgate_batch_orders", "Orders of a commit", counters.batch_orders),
         ):
             yield HistogramMetricFamily(name, help_text, buckets=histogram.buckets(), sum_value=histogram.sum)
-        for name, (help_text, read) in self._gauges.items():
-            yield GaugeMetricFamily(name, help_text, value=read())
+        for name, (help_text, read) in self._values.items():
+            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield family(name, help_text, value=read())

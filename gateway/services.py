@@ -47,7 +47,7 @@ class Services(Struct, eq=False):
             "ledger": self.admission.open,
             "clock": self.clock.known,
             "catalogue": self.catalogue.loaded,
-            "clients": self.following.ready,
+            "clients": self.access.loaded,
             "admission": not self.admission.draining,
             "stream": self.stream.connected,
         }

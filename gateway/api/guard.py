@@ -10,7 +10,7 @@ from litestar.handlers.base import BaseRouteHandler
 from gateway.api.answers import AnyRequest
 from gateway.api.operations import OPERATION, Operation
 from gateway.domain.access import Client
-from gateway.domain.outcomes import refuse
+from gateway.domain.outcomes import ProblemError, refuse
 from gateway.services import Services
 
 
@@ -33,7 +33,7 @@ def client_of(request: AnyRequest) -> Client:
 def _client(services: Services, header: str, operation: Operation) -> Client:
     client = services.access.find(header.encode("latin-1"), services.clock.now_s())
     if client is None:
-        raise refuse("unauthenticated")
+        raise ProblemError(services.access.refusal())
     if operation.scopes and not any(client.may(scope) for scope in operation.scopes):
         raise refuse("scope_missing", f"the route needs the scope {' or '.join(operation.scopes)}")
     return client

@@ -58,7 +58,7 @@ class OrderRoute:
         """Who is asking, and whether the request has the right form before its body is read."""
         client = self._access.find(headers.authorization, self._clock.now_s())
         if client is None:
-            return Refusal("unauthenticated")
+            return self._access.refusal()
         if not client.may("orders:write"):
             return Refusal("scope_missing", "the route needs the scope orders:write")
         if not is_json(headers.content_type):

@@ -349,6 +349,7 @@ class Road:
         self.book = FakeBook(self.vault)
         self.tasks = Tasks()
         self.catalogue = Catalogue()
+        self.catalogue.revision = 0
         self.catalogue.products = {sku: Product(sku, "HEART T-LIGHT", 255, "CNY") for sku in free}
         self.catalogue.products[SERVICE] = Product(SERVICE, "POSTAGE", 100, "CNY", stocked=False)
         self.lookup = KeyLookup(self.book.keys)

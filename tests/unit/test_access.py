@@ -91,3 +91,10 @@ def test_token_is_new_each_time_and_recognisable() -> None:
     first, second = new_token(), new_token()
     assert first != second
     assert first.startswith("fg_")
+
+
+def test_access_before_the_tokens_are_loaded_calls_no_token_wrong() -> None:
+    tokens = Access()
+    assert tokens.refusal().code == "ledger_away"
+    tokens.replace([])
+    assert tokens.refusal().code == "unauthenticated"

@@ -220,9 +220,10 @@ async def test_admission_large_body_is_for_orders_of_many_items_alone(road: Road
     accepted(await road.place("k-2", many))
 
 
-@pytest.mark.parametrize("state", ["draining", "closed", "clock unknown"])
+@pytest.mark.parametrize("state", ["draining", "closed", "clock unknown", "catalogue not loaded"])
 async def test_admission_that_takes_no_orders_is_ledger_away(road: Road, state: str) -> None:
     road.admission.draining = state == "draining"
+    road.catalogue.revision = -1 if state == "catalogue not loaded" else 0
     road.admission.open = state != "closed"
     road.clock.is_known = state != "clock unknown"
     assert refused(road.admission.try_admit(Request(SHOP, b"k", body()), asyncio.Future())) == "ledger_away"  # type: ignore[arg-type]

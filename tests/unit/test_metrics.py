@@ -30,7 +30,12 @@ def test_metrics_of_refusals_are_by_code() -> None:
 
 def test_metrics_gauges_are_read_when_asked_for() -> None:
     waiting = [1.0]
-    exporter = Exporter(Counters(), {"floodgate_queue_orders": ("Orders that wait", lambda: waiting[0])})
+    values = {
+        "floodgate_queue_orders": ("Orders that wait", lambda: waiting[0]),
+        "floodgate_lease_takes_total": ("Takes", lambda: 3.0),
+    }
+    exporter = Exporter(Counters(), values)
+    assert b"# TYPE floodgate_lease_takes_total counter" in exporter.text()
     assert samples(exporter)["floodgate_queue_orders", ()] == 1
     waiting[0] = 5
     assert samples(exporter)["floodgate_queue_orders", ()] == 5

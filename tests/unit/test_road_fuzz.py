@@ -111,6 +111,7 @@ class Road:
         options = Settings()
         clock, catalogue, access, self.queue = Clock(), Catalogue(), Access(), BatchQueue(options.batch)
         clock.observe(clock.now_s())
+        catalogue.revision = 0
         catalogue.products = {"A": Product("A", "Tea", 100, "CNY", stocked=False)}
         access.replace([(token_hash("t"), Client(1, "shop", frozenset(scopes), frozenset({"*"})))])
         leases = Leases(Session("", "unused"), clock, options.stock)  # Nothing is stocked, so nothing is asked for.
