@@ -31,21 +31,6 @@ COMMAND = [sys.executable, "-P", "-c", "from gateway.cli import main; main(prog_
 SUPERVISOR = "up"
 GATEWAY = "serve"
 BACKGROUND = ("steward", "projector")
-SCOPES = (
-    "orders:write",
-    "orders:read",
-    "orders:read:all",
-    "orders:price",
-    "orders:manage",
-    "bulk",
-    "stock:read",
-    "stock:write",
-    "catalogue:write",
-    "clients:admin",
-    "config:write",
-    "metrics:read",
-    "pii:read",
-)
 CLIENT = "local"
 MIGRATE_TIMEOUT_S = 300.0
 COMMAND_TIMEOUT_S = 60.0
@@ -191,10 +176,9 @@ class Stack:
             self.supervisor.wait(server.is_ready, READY_TIMEOUT_S, server.complaint)
 
     def _ensure_token(self) -> None:
-        scopes = [argument for scope in SCOPES for argument in ("--scope", scope)]
         token_file = ["--token-file", str(self._folder.token), "--if-missing"]
         self.supervisor.run_once(
-            self._command("client", "add", CLIENT, *scopes, "--channel", "*", *token_file), COMMAND_TIMEOUT_S
+            self._command("client", "add", CLIENT, "--scope", "all", "--channel", "*", *token_file), COMMAND_TIMEOUT_S
         )
 
     def _load_demo(self, http: str) -> None:

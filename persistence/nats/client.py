@@ -1,4 +1,6 @@
-"""Opens connections to NATS for those that read: each comes back by itself and says so in the log."""
+"""Opens connections to NATS: each comes back by itself and says so in the log. Nothing is buffered while one is away:
+who publishes then is told so at once.
+"""
 
 import asyncio
 
@@ -29,8 +31,9 @@ async def connect(url: str, name: str) -> Client:
                 name=name,
                 connect_timeout=2,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=1,
+                reconnect_time_wait=0.2,  # type: ignore[arg-type]  # seconds, and only ever slept
                 ping_interval=5,
+                pending_size=-1,
                 error_cb=_on_error,
                 disconnected_cb=on_disconnected,
             ),

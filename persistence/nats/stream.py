@@ -13,23 +13,20 @@ from typing import NamedTuple
 
 import msgspec
 import nats
-import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
 from persistence.errors import StreamUnavailableError
+from persistence.nats.client import connect
 
 NAME = "ORDERS"
 SUBJECTS = ["orders.>"]
 BATCH_MESSAGES_MAX = 1000  # the server refuses a larger atomic batch as a whole
 BATCH_BYTES_MAX = 4 << 20
-CONNECT_TIMEOUT_S = 5.0
 DUPLICATE_IN_BATCH = 10201  # one id that is known already refuses a whole atomic batch
 CONTENT_TYPE = "application/cloudevents+json"
-
-log = structlog.get_logger("stream")
 
 
 class Event(NamedTuple):
@@ -71,7 +68,6 @@ class Stream:
         self._tokens = itertools.count()
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._opening = asyncio.Lock()
-        self._closing = False
 
     @property
     def connected(self) -> bool:
@@ -92,7 +88,6 @@ class Stream:
         return self._client
 
     async def close(self) -> None:
-        self._closing = True
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -195,32 +190,14 @@ class Stream:
             raise StreamUnavailableError(f"the stream's answer is not an ack: {error}") from error
 
     async def _connect(self) -> Client:
-        client = Client()
+        client = await connect(self._url, self._name)
         try:
-            await asyncio.wait_for(
-                client.connect(
-                    self._url,
-                    name=self._name,
-                    connect_timeout=2,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # seconds, and only ever slept
-                    ping_interval=5,
-                    pending_size=-1,
-                    error_cb=_log_error,
-                    disconnected_cb=self._on_disconnect,
-                ),
-                CONNECT_TIMEOUT_S,
-            )
             self._inbox = client.new_inbox()
             await client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
+        except (nats.errors.Error, OSError) as error:
             await client.close()
             raise StreamUnavailableError(f"NATS cannot be reached: {error!r}") from error
         return client
-
-    async def _on_disconnect(self) -> None:
-        if not self._closing:
-            log.warning("nats_disconnected")
 
     async def _on_reply(self, message: Msg) -> None:
         waiting = self._waiting.get(message.subject.rpartition(".")[2])
@@ -230,7 +207,3 @@ class Stream:
 
 def _headers(event: Event) -> dict[str, str]:
     return {"Nats-Msg-Id": event.id, "Content-Type": CONTENT_TYPE, "Nats-Expected-Stream": NAME}
-
-
-async def _log_error(error: Exception) -> None:
-    log.warning("nats_error", error=repr(error))
