@@ -18,6 +18,9 @@ Send = Callable[[Message], Awaitable[None]]
 
 LARGE_BODY_BYTES_MAX = 1 << 20  # of an order with over 100 items, for clients that name prices
 LENGTH_DIGITS_MAX = 15
+# A client that is still writing when its connection is closed does not see the answer, so a body that is too large is
+# taken off the wire, unless it is larger than this.
+DRAINED_BYTES_MAX = 8 << 20
 
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -66,11 +69,11 @@ def is_json(content_type: bytes) -> bool:
 
 
 async def read_body(receive: Receive, length: int, bytes_max: int, timeout_s: float) -> bytes | Refusal:
-    """The whole body. Refuses one that is larger than `bytes_max`, before reading it if it says so, and one that does
-    not arrive in time.
+    """The whole body. Refuses one that is larger than `bytes_max`, and one that does not arrive in time. What is too
+    large is read to its end and thrown away, up to DRAINED_BYTES_MAX.
     """
-    if length > bytes_max:
-        return Refusal("body_too_large", f"a body has at most {bytes_max} bytes")
+    if length > DRAINED_BYTES_MAX:
+        return _too_large(bytes_max)
     if length == -2:
         return Refusal("bad_request", "Content-Length is not a number")
     try:
@@ -89,10 +92,16 @@ async def _read_all(receive: Receive, length: int, bytes_max: int) -> bytes | Re
             return Refusal("bad_request", "the body ended early")
         piece = message.get("body", b"")
         size += len(piece)
-        if size > bytes_max:
-            return Refusal("body_too_large", f"a body has at most {bytes_max} bytes")
-        pieces.append(piece)
+        if size <= bytes_max:
+            pieces.append(piece)
         # The server says that more may follow although the announced length is there; asking again would cost a change
         # of threads.
-        if size == length or not message.get("more_body", False):
+        ended = size == length or not message.get("more_body", False)
+        if size > bytes_max and (ended or size > DRAINED_BYTES_MAX):
+            return _too_large(bytes_max)
+        if ended:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _too_large(bytes_max: int) -> Refusal:
+    return Refusal("body_too_large", f"a body has at most {bytes_max} bytes")

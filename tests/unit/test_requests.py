@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.outcomes import Refusal
-from gateway.edge.requests import Headers, is_json, parse_traceparent, read_body, read_headers
+from gateway.edge.requests import DRAINED_BYTES_MAX, Headers, is_json, parse_traceparent, read_body, read_headers
 
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -107,14 +107,27 @@ async def test_body_that_is_empty_is_empty() -> None:
     assert await read(Sender(b"")) == b""
 
 
-async def test_body_announced_too_large_is_refused_unread() -> None:
+async def test_body_announced_too_large_is_refused_when_it_was_taken_off_the_wire() -> None:
+    sender = Sender(b"123456", b"123456")
+    assert code_of(await read(sender, length=12)) == "body_too_large"
+    assert sender.asked == 2
+
+
+async def test_body_announced_far_too_large_is_refused_unread() -> None:
     sender = Sender(b"12345")
-    assert code_of(await read(sender, length=11)) == "body_too_large"
+    assert code_of(await read(sender, length=DRAINED_BYTES_MAX + 1)) == "body_too_large"
     assert sender.asked == 0
 
 
 async def test_body_that_turns_out_too_large_is_refused() -> None:
     assert code_of(await read(Sender(b"123456", b"123456"))) == "body_too_large"
+
+
+async def test_body_without_an_end_is_refused_at_the_bound() -> None:
+    piece = bytes(1 << 20)
+    sender = Sender(*[piece] * 20, forever=True)
+    assert code_of(await read(sender)) == "body_too_large"
+    assert sender.asked == DRAINED_BYTES_MAX // len(piece) + 1
 
 
 async def test_body_of_the_largest_size_is_read() -> None:
