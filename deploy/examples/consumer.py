@@ -54,6 +54,7 @@ async def handle(database: asyncpg.Pool, message: Msg) -> None:
         await set_aside(database, message, error)
     else:
         await message.ack()
+        print("counted:", event["id"])
 
 
 async def set_aside(database: asyncpg.Pool, message: Msg, error: Exception) -> None:

@@ -62,6 +62,7 @@ def test_readme_commands_work_from_top_to_bottom(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "HTTP/1.1 201" in done.stdout
     assert "The books balance." in done.stdout
+    assert "counted: " in done.stdout
 
 
 def test_readme_parts_are_what_the_code_says() -> None:
