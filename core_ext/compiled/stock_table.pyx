@@ -3,7 +3,6 @@
 
 from libc.stdint cimport int64_t
 
-from core_ext.reference.stock_table import RECALLED_MAX
 from core_ext.shapes import LeaseView
 
 __all__ = ["StockTable"]
@@ -13,7 +12,6 @@ cdef class Lease:
     cdef bytes id
     cdef str sku
     cdef int64_t units, used, promised, age
-    cdef bint was_given
 
     cdef int64_t free(self) noexcept:
         return self.units - self.used - self.promised
@@ -31,13 +29,12 @@ cdef class Shelf:
 
 
 cdef class StockTable:
-    cdef dict _shelves, _leases, _recalled, _low_marks, _thirsty
+    cdef dict _shelves, _leases, _low_marks, _thirsty
     cdef int64_t _next_age
 
     def __init__(self):
         self._shelves = {}
         self._leases = {}
-        self._recalled = {}
         self._low_marks = {}
         self._thirsty = {}
         self._next_age = 0
@@ -48,7 +45,6 @@ cdef class StockTable:
             raise ValueError("the lease is known already")
         if units < 1:
             raise ValueError("a lease has at least one unit")
-        self._recalled.pop(lease, None)
         self._next_age += 1
         added = Lease.__new__(Lease)
         added.id, added.sku, added.units, added.age = lease, sku, units, self._next_age
@@ -106,7 +102,6 @@ cdef class StockTable:
     def drop(self, bytes lease not None) -> bool:
         cdef Lease known
         cdef Shelf shelf
-        self._recalled.pop(lease, None)
         known = self._leases.get(lease)
         if known is None:
             return False
@@ -120,7 +115,6 @@ cdef class StockTable:
     def clear(self):
         self._shelves.clear()
         self._leases.clear()
-        self._recalled.clear()
         self._thirsty.clear()
 
     def try_give(self, str sku not None, int64_t units_max) -> list:
@@ -134,24 +128,12 @@ cdef class StockTable:
             given.append((lease.id, lease.units, units))
             units_max -= units
             lease.units -= units
-            lease.was_given = True
             shelf.free -= units
             lease.check()
             if not lease.free():
                 del shelf.open[0]
             self._forget_when_used_up(lease)
         return given
-
-    def undo_give(self, bytes lease not None, str sku not None, int64_t units):
-        cdef Lease known = self._leases.get(lease) or self._recalled.pop(lease, None)
-        if known is None:
-            return
-        assert known.sku == sku
-        assert units > 0
-        if lease not in self._leases:
-            self._enter(known)
-        known.units += units
-        self._freed(known, units)
 
     def leases(self) -> list:
         cdef Lease lease
@@ -231,13 +213,8 @@ cdef class StockTable:
         return 0
 
     cdef int _forget_when_used_up(self, Lease lease) except -1:
-        if lease.used < lease.units:
-            return 0
-        self._leave(lease)
-        if lease.was_given:
-            self._recalled[lease.id] = lease
-            if len(self._recalled) > <Py_ssize_t>RECALLED_MAX:
-                del self._recalled[next(iter(self._recalled))]
+        if lease.used == lease.units:
+            self._leave(lease)
         return 0
 
     cdef int _leave(self, Lease lease) except -1:

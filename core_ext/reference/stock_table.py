@@ -11,16 +11,13 @@ from core_ext.shapes import LeaseView
 
 __all__ = ["StockTable"]
 
-RECALLED_MAX = 1024  # leases that are used up because they gave units; a give may still be undone
-
 
 class _Lease:
-    __slots__ = ("age", "id", "promised", "sku", "units", "used", "was_given")
+    __slots__ = ("age", "id", "promised", "sku", "units", "used")
 
     def __init__(self, id: bytes, sku: str, units: int, age: int) -> None:  # noqa: A002 - the word of the field
         self.id, self.sku, self.units, self.age = id, sku, units, age
         self.used = self.promised = 0
-        self.was_given = False
 
     def free(self) -> int:
         return self.units - self.used - self.promised
@@ -47,7 +44,6 @@ class StockTable:
     def __init__(self) -> None:
         self._shelves: dict[str, _Shelf] = {}
         self._leases: dict[bytes, _Lease] = {}
-        self._recalled: dict[bytes, _Lease] = {}
         self._low_marks: dict[str, int] = {}
         self._thirsty: dict[str, None] = {}
         self._next_age = 0
@@ -58,7 +54,6 @@ class StockTable:
             raise ValueError("the lease is known already")
         if units < 1:
             raise ValueError("a lease has at least one unit")
-        self._recalled.pop(lease, None)
         self._next_age += 1
         self._enter(_Lease(lease, sku, units, self._next_age))
 
@@ -110,7 +105,6 @@ class StockTable:
 
     def drop(self, lease: bytes) -> bool:
         """Forget a lease with all its units, whatever state they are in. False when it is not known."""
-        self._recalled.pop(lease, None)
         known = self._leases.get(lease)
         if known is None:
             return False
@@ -123,7 +117,7 @@ class StockTable:
 
     def clear(self) -> None:
         """Forget all leases. The low marks stay."""
-        for kept in (self._shelves, self._leases, self._recalled, self._thirsty):
+        for kept in (self._shelves, self._leases, self._thirsty):
             kept.clear()
 
     def try_give(self, sku: str, units_max: int) -> list[tuple[bytes, int, int]]:
@@ -138,27 +132,12 @@ class StockTable:
             given.append((lease.id, lease.units, units))
             units_max -= units
             lease.units -= units
-            lease.was_given = True
             shelf.free -= units
             lease.check()
             if not lease.free():
                 del shelf.open[0]
             self._forget_when_used_up(lease)
         return given
-
-    def undo_give(self, lease: bytes, sku: str, units: int) -> None:
-        """Put given units back, the ledger not having taken them. A lease that was forgotten for having no more units
-        returns as it was, at its age; one that was dropped or cleared meanwhile stays away.
-        """
-        known = self._leases.get(lease) or self._recalled.pop(lease, None)
-        if known is None:
-            return
-        assert known.sku == sku
-        assert units > 0
-        if lease not in self._leases:
-            self._enter(known)
-        known.units += units
-        self._freed(known, units)
 
     def leases(self) -> list[LeaseView]:
         """All leases, oldest first."""
@@ -226,14 +205,8 @@ class StockTable:
             self._freed(lease, lease.free())
 
     def _forget_when_used_up(self, lease: _Lease) -> None:
-        """A lease that gave units is remembered for a while, since the give may be undone."""
-        if lease.used < lease.units:
-            return
-        self._leave(lease)
-        if lease.was_given:
-            self._recalled[lease.id] = lease
-            if len(self._recalled) > RECALLED_MAX:
-                del self._recalled[next(iter(self._recalled))]
+        if lease.used == lease.units:
+            self._leave(lease)
 
     def _leave(self, lease: _Lease) -> None:
         del self._leases[lease.id]

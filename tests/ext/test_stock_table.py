@@ -127,42 +127,6 @@ def test_give_of_nothing_gives_nothing(till: Any, sku: str, units_max: int) -> N
     assert till.try_give(sku, units_max) == []
 
 
-def test_undo_give_puts_units_back(till: Any) -> None:
-    for lease, _, units in reversed(till.try_give("A", 4)):
-        till.undo_give(lease, "A", units)
-    assert till.leases()[:2] == [LeaseView(L1, "A", 5, 0, 0), LeaseView(L2, "A", 3, 0, 0)]
-    assert till.try_reserve([("A", 6)]) == [(L1, 5), (L2, 1)]
-
-
-def test_undo_give_of_a_forgotten_lease_remembers_what_was_used(till: Any) -> None:
-    till.settle(till.try_reserve([("B", 1)]))
-    assert till.try_give("B", 5) == [(L3, 2, 1)]
-    assert till.skus() == ["A"]
-    till.undo_give(L3, "B", 1)
-    assert till.leases()[-1] == LeaseView(L3, "B", 2, 1, 0)
-
-
-@pytest.mark.parametrize("ending", ["drop", "clear"])
-def test_undo_give_of_a_lease_that_was_dropped_meanwhile_does_nothing(till: Any, ending: str) -> None:
-    till.try_give("B", 2)
-    if ending == "drop":
-        assert not till.drop(L3)
-    else:
-        till.clear()
-    till.undo_give(L3, "B", 2)
-    assert till.free("B") == 0
-
-
-def test_undo_give_remembers_a_bounded_number_of_leases(twin: Twin) -> None:
-    till = twin.stock_table.StockTable()
-    for number in range(2000):
-        till.add("A", number.to_bytes(16, "big"), 1)
-    given = till.try_give("A", 2000)
-    for lease, _, units in reversed(given):
-        till.undo_give(lease, "A", units)
-    assert till.free("A") == 1024
-
-
 def test_low_mark_fallen_below_by_a_reservation_is_told_once(till: Any) -> None:
     till.set_low_mark("A", 5)
     till.try_reserve([("A", 3)])
