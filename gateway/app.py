@@ -150,6 +150,7 @@ class Worker:
             counters,
             settings.orders.reply_ms_max / 1000,
         )
+        heart = Heart(sessions["control"], clock, leases, settings.owner.heartbeat_ms / 1000)
         services = Services(
             settings=settings,
             clock=clock,
@@ -164,10 +165,10 @@ class Worker:
             pool=pool,
             stream=stream,
             publisher=publisher,
-            heart=Heart(sessions["control"], clock, leases, settings.owner.heartbeat_ms / 1000),
+            heart=heart,
             following=Following(sessions["follow"], catalogue, access),
             counters=counters,
-            exporter=_exporter(counters, queue, leases, publisher, admission, clock),
+            exporter=_exporter(counters, queue, leases, publisher, admission, heart, clock),
         )
         log.info("worker_started", core=IMPLEMENTATION, owner=leases.owner)
         return cls(services, tasks, committer, sessions)
@@ -208,7 +209,13 @@ class Worker:
 
 
 def _exporter(
-    counters: Counters, queue: BatchQueue, leases: Leases, publisher: Publisher, admission: Admission, clock: Clock
+    counters: Counters,
+    queue: BatchQueue,
+    leases: Leases,
+    publisher: Publisher,
+    admission: Admission,
+    heart: Heart,
+    clock: Clock,
 ) -> Exporter:
     return Exporter(
         counters,
@@ -223,6 +230,7 @@ def _exporter(
                 lambda: publisher.backlog,
             ),
             "floodgate_clock_offset_seconds": ("PostgreSQL's clock less this host's", lambda: clock.offset_s),
+            "floodgate_heartbeats_missed": ("Heartbeats in a row that the ledger did not answer", lambda: heart.missed),
             "floodgate_ledger_up": ("1 while the ledger takes orders", lambda: float(admission.open)),
         },
     )

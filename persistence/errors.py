@@ -1,6 +1,6 @@
 """The errors of the adapters, in the three families of the house: a caller's fault is a code and no exception;
-*Unavailable* is a dependency, with the seconds after which another try makes sense; everything else is a bug or a
-server that must not be used.
+*Unavailable* is a dependency, and another try makes sense; everything else is a bug or a server that must not be
+used.
 
     Unavailable
         LedgerUnavailableError    PostgreSQL cannot be reached, or has no partition
@@ -13,8 +13,6 @@ server that must not be used.
 
 class Unavailable(Exception):  # noqa: N818 - the family's name in the house style
     """A dependency cannot answer now."""
-
-    retry_after_s: int = 1
 
 
 class LedgerUnavailableError(Unavailable):

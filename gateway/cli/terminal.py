@@ -25,10 +25,6 @@ def say_json(document: Any) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(document, enc_hook=str)).decode())
 
 
-def say_json_line(document: Any) -> None:
-    click.echo(msgspec.json.encode(document, enc_hook=str).decode())
-
-
 def say_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Columns as wide as they need be; numbers to the right."""
     cells = [[_cell(value) for value in row] for row in rows]

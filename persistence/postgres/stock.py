@@ -120,18 +120,8 @@ select k.sku, k.total, k.owed, k.shards, k.version,
      where l.sku = k.sku and l.state = 'active') as leased
 from stock_sku k where k.sku = any($1::text[]) order by k.sku
 """
-_HANDS = """
-select l.owner::text as owner, w.host, w.pid, sum(l.units - l.used)::bigint as units
-from stock_lease l left join worker w on w.owner = l.owner
-where l.sku = $1 and l.state = 'active' group by 1, 2, 3 order by 1
-"""
 
 
 async def show(pool: asyncpg.Pool, skus: Sequence[str]) -> list[asyncpg.Record]:
     """sku, total, owed, shards, version, free (units per shard), leased (unsold units in active leases)."""
     return list(await pool.fetch(_SHOW, list(skus)))
-
-
-async def hands(pool: asyncpg.Pool, sku: str) -> list[asyncpg.Record]:
-    """owner, host, pid, units: who holds unsold units of a SKU."""
-    return list(await pool.fetch(_HANDS, sku))

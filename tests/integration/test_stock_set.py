@@ -143,4 +143,3 @@ async def test_show_tells_free_and_leased_units(world: World) -> None:
     await world.take(owner, "TEA", 4)
     (row,) = await stock.show(world.pool, ["TEA", "NONE"])
     assert (row["total"], row["owed"], row["shards"], sum(row["free"]), row["leased"]) == (10, 0, 4, 6, 4)
-    assert [(hand["owner"], hand["units"]) for hand in await stock.hands(world.pool, "TEA")] == [(owner, 4)]
