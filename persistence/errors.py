@@ -5,6 +5,7 @@ used.
     Unavailable
         LedgerUnavailableError    PostgreSQL cannot be reached, or has no partition
         StreamUnavailableError    NATS cannot be reached, or its stream refuses
+        MirrorUnavailableError    Redis cannot be reached, or did not answer in time
     OwnerNotAliveError            this owner of leases has been declared dead
     PoisonError                   PostgreSQL refuses a row that passed validation
     NotDurableError               the server would lose what it acknowledges
@@ -21,6 +22,10 @@ class LedgerUnavailableError(Unavailable):
 
 class StreamUnavailableError(Unavailable):
     """NATS cannot be reached, or its stream does not take the event."""
+
+
+class MirrorUnavailableError(Unavailable):
+    """Redis cannot be reached, or did not answer in time. Nothing depends on what it would have said."""
 
 
 class OwnerNotAliveError(Exception):

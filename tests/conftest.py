@@ -2,7 +2,7 @@
 
 import os
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.redis_cluster"]
 
 KEPT = {"FLOODGATE_CORE", "FLOODGATE_SANITIZE"}  # Which implementation is tested, and how it was built.
 
