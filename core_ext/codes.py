@@ -42,6 +42,10 @@ PROBLEMS = {
         Problem("method_not_allowed", 405, "The route does not have this method", False),
         Problem("body_timeout", 408, "The body did not arrive in time", True),
         Problem("sold_out", 409, "The units asked for are sold", False),
+        Problem("sale_not_open", 409, "The sale has not opened yet", True),
+        Problem("sale_closed", 409, "The sale is over", False),
+        Problem("limit_reached", 409, "The buyer may hold no more units of it", False),
+        Problem("not_cancellable", 409, "The order can no longer be cancelled", False),
         Problem("key_in_flight", 409, "The first request with this key is still being answered", True),
         Problem("below_held", 409, "Fewer units than are held or promised", False),
         Problem("version_mismatch", 412, "It has changed since it was read", False),
@@ -49,6 +53,7 @@ PROBLEMS = {
         Problem("unsupported_media_type", 415, "The body has to be application/json", False),
         Problem("invalid", 422, "The content is not valid", False),
         Problem("key_reused", 422, "The key belongs to a request with another body", False),
+        Problem("precondition_required", 428, "The If-Match header is required", False),
         Problem("internal", 500, "An internal error", True),
         Problem("stock_returning", 503, "The units asked for may come back", True),
         Problem("overloaded", 503, "Too many orders are waiting", True),
@@ -74,6 +79,7 @@ FAULTS = {
         Fault(13, "unknown_line", "The adjustment names a line that the order does not have"),
         Fault(14, "total_out_of_range", "The total is out of range"),
         Fault(15, "unknown_sale", "There is no such sale"),
+        Fault(16, "not_in_sale", "The sale does not have the SKU"),
     )
 }
 

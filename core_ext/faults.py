@@ -206,12 +206,6 @@ def _time(pointer: str, value: Any, _scene: Scene) -> Iterator[FaultAt]:
         yield FaultAt("out_of_range", pointer, "must be in the years 1 to 9999 of UTC")
 
 
-def _sale(pointer: str, value: Any, scene: Scene) -> Iterator[FaultAt]:
-    yield from _reference(pointer, value, scene)
-    if isinstance(value, str):
-        yield FaultAt("unknown_sale", pointer, "is not a sale")
-
-
 def _metadata(pointer: str, value: Any, scene: Scene) -> Iterator[FaultAt]:
     if not isinstance(value, dict):
         yield FaultAt("wrong_type", pointer, "must be an object")
@@ -262,7 +256,7 @@ ORDER = {
     ),
     "items": Field(_list(_object(ITEM), 1, limits.ITEMS_MAX), required=True),
     "customer_id": Field(_reference),
-    "sale_id": Field(_sale),
+    "sale_id": Field(_reference),
     "external_id": Field(_reference),
     "note": Field(_text(1, limits.NOTE_CHARS_MAX)),
     "ship_to": Field(_object(SHIP_TO)),

@@ -62,7 +62,9 @@ class OrderIn(Struct, forbid_unknown_fields=True):
 
 
 class Product(Struct, gc=False):
-    """A product of the catalogue as the hot path needs it; `price` in minor units of `currency`."""
+    """A product of the catalogue as the hot path needs it; `price` in minor units of `currency`, `limit` in units that
+    one customer may hold in live orders, None for as many as there are.
+    """
 
     sku: str
     title: str
@@ -71,11 +73,12 @@ class Product(Struct, gc=False):
     stocked: bool = True
     active: bool = True
     version: int = 1
+    limit: int | None = None
 
 
 class Line(Struct, gc=False):
     """A line of an accepted order; `line` counts from 1, `amount` = `quantity` x `unit_price`, `stocked` says that it
-    holds units of stock.
+    holds units of stock, `limited` that its units count against what the customer may hold of the SKU.
     """
 
     line: int
@@ -85,6 +88,7 @@ class Line(Struct, gc=False):
     unit_price: int
     amount: int
     stocked: bool
+    limited: bool = False
 
 
 class Order(Struct):
@@ -130,12 +134,13 @@ class Change(Struct):
 
 class Priced(NamedTuple):
     """What pricing an order gives. `demand` holds the units of the stocked lines, summed per SKU, in code point order
-    of the SKUs.
+    of the SKUs; `limits`, in the same order, (SKU, units, limit) of the SKUs of which a customer may hold so many.
     """
 
     lines: list[Line]
     total: int
     demand: list[tuple[str, int]]
+    limits: list[tuple[str, int, int]]
 
 
 class LeaseView(NamedTuple):

@@ -25,11 +25,13 @@ def price_order(order, dict products not None, bint may_price):
     cdef list items = order.items
     cdef list lines = []
     cdef list stocked = []
+    cdef list limited = []
     cdef wide_t total = adjusted(order.adjustments) if may_price else 0
     cdef wide_t amount
     cdef object item, own_price, product
     cdef str sku
     cdef long long quantity, unit_price
+    cdef bint has_limit
     for item in items:
         sku = item.sku
         product = products.get(sku)
@@ -46,13 +48,18 @@ def price_order(order, dict products not None, bint may_price):
         if amount > MONEY_MAX:
             return TOTAL_OUT_OF_RANGE
         total += amount
-        lines.append(Line(len(lines) + 1, sku, product.title, quantity, unit_price, <long long>amount, product.stocked))
+        has_limit = product.limit is not None
+        lines.append(
+            Line(len(lines) + 1, sku, product.title, quantity, unit_price, <long long>amount, product.stocked, has_limit)
+        )
         if product.stocked:
             stocked.append((sku, quantity))
+        if has_limit:
+            limited.append((sku, quantity))
     if not 0 <= total <= MONEY_MAX:
         return TOTAL_OUT_OF_RANGE
     # A NamedTuple's own constructor is a Python function, and costs three times as much.
-    return tuple.__new__(Priced, (lines, <long long>total, summed(stocked)))
+    return tuple.__new__(Priced, (lines, <long long>total, summed(stocked), limits_of(summed(limited), products)))
 
 
 cdef wide_t adjusted(list adjustments) except? -1:
@@ -61,6 +68,10 @@ cdef wide_t adjusted(list adjustments) except? -1:
         for adjustment in adjustments:
             total += <long long>adjustment.amount
     return total
+
+
+cdef list limits_of(list limited, dict products):
+    return [(sku, units, products[sku].limit) for sku, units in limited] if limited else limited
 
 
 cdef list summed(list stocked):

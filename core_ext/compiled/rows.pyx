@@ -104,7 +104,7 @@ def key_row(bytes order_id not None, master_version, bytes wrapped not None) -> 
 
 
 cdef int put_line(Buffer* row, bytes order_id, line) except -1:
-    put_big_endian(row, 8, 2)
+    put_big_endian(row, 9, 2)
     put_uuid(row, order_id)
     put_int4(row, line.line)
     put_text(row, line.sku)
@@ -112,9 +112,14 @@ cdef int put_line(Buffer* row, bytes order_id, line) except -1:
     put_int4(row, line.quantity)
     put_int8(row, line.unit_price)
     put_int8(row, line.amount)
-    put_big_endian(row, 1, 4)
-    put_big_endian(row, 1 if line.stocked else 0, 1)
+    put_bool(row, line.stocked)
+    put_bool(row, line.limited)
     return 0
+
+
+cdef int put_bool(Buffer* row, bint value) except -1:
+    put_length(row, 1)
+    return put_big_endian(row, value, 1)
 
 
 cdef int put_length(Buffer* row, Py_ssize_t length) except -1:

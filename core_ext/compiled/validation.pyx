@@ -90,12 +90,10 @@ cdef int items_fault(list items, bint may_price) except -1:
 
 
 cdef int references_fault(order) except -1:
-    cdef str sale_id = order.sale_id
     cdef int fault = optional_fault(order.customer_id, REFERENCE_CHARS_MAX)
-    fault = fault or optional_fault(sale_id, REFERENCE_CHARS_MAX)
-    if fault == 0 and sale_id is not None:
-        fault = UNKNOWN_SALE
-    return fault or optional_fault(order.external_id, REFERENCE_CHARS_MAX) or optional_fault(order.note, NOTE_CHARS_MAX)
+    fault = fault or optional_fault(order.sale_id, REFERENCE_CHARS_MAX)
+    fault = fault or optional_fault(order.external_id, REFERENCE_CHARS_MAX)
+    return fault or optional_fault(order.note, NOTE_CHARS_MAX)
 
 
 cdef int ship_to_fault(ship_to) except -1:

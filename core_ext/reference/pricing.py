@@ -31,7 +31,7 @@ def price_order(
     total = sum(line.amount for line in lines) + _adjusted(order, may_price=may_price)
     if not 0 <= total <= MONEY_MAX:
         return FAULTS["total_out_of_range"].number
-    return Priced(lines, total, _demand(lines))
+    return Priced(lines, total, _demand(lines), _limits(lines, products))
 
 
 def _line(number: int, item: ItemIn, product: Product | None, currency: str, *, may_price: bool) -> Line | str:
@@ -46,7 +46,8 @@ def _line(number: int, item: ItemIn, product: Product | None, currency: str, *, 
     amount = item.quantity * unit_price
     if amount > MONEY_MAX:
         return "total_out_of_range"
-    return Line(number, item.sku, product.title, item.quantity, unit_price, amount, product.stocked)
+    limited = product.limit is not None
+    return Line(number, item.sku, product.title, item.quantity, unit_price, amount, product.stocked, limited)
 
 
 def _adjusted(order: OrderIn, *, may_price: bool) -> int:
@@ -59,3 +60,12 @@ def _demand(lines: list[Line]) -> list[tuple[str, int]]:
         if line.stocked:
             units[line.sku] += line.quantity
     return sorted(units.items())
+
+
+def _limits(lines: list[Line], products: dict[str, Product]) -> list[tuple[str, int, int]]:
+    units: Counter[str] = Counter()
+    for line in lines:
+        if line.limited:
+            units[line.sku] += line.quantity
+    limits = ((sku, of_sku, products[sku].limit) for sku, of_sku in sorted(units.items()))
+    return [(sku, of_sku, limit) for sku, of_sku, limit in limits if limit is not None]

@@ -30,7 +30,7 @@ ORDER_COLUMNS = (
     "total", "metadata", "adjustments", "placed_at", "paid_reference", "paid_at", "personal", "created_at",
     "expires_at",
 )
-LINE_COLUMNS = ("order_id", "line", "sku", "title", "quantity", "unit_price", "amount", "stocked")
+LINE_COLUMNS = ("order_id", "line", "sku", "title", "quantity", "unit_price", "amount", "stocked", "limited")
 HISTORY_COLUMNS = (
     "order_id", "version", "at", "event", "status", "previous_status", "actor", "reason", "changed", "traceparent",
 )
@@ -101,7 +101,8 @@ def _line_row(order_id: bytes, line: Line) -> bytes:
         _int4(line.quantity),
         _int8(line.unit_price),
         _int8(line.amount),
-        _bytes(b"\1" if line.stocked else b"\0"),
+        _bool(line.stocked),
+        _bool(line.limited),
     )
 
 
@@ -111,6 +112,10 @@ def _row(*fields: bytes) -> bytes:
 
 def _bytes(value: bytes | None) -> bytes:
     return NULL if value is None else len(value).to_bytes(4, "big") + value
+
+
+def _bool(value: bool) -> bytes:  # noqa: FBT001 - a field like the others
+    return _bytes(b"\1" if value else b"\0")
 
 
 def _text(value: str | None) -> bytes:

@@ -56,7 +56,6 @@ def _faults(order: OrderIn, *, may_price: bool) -> Iterator[str]:
         _items(order.items, may_price=may_price),
         _reference(order.customer_id),
         _reference(order.sale_id),
-        [] if order.sale_id is None else ["unknown_sale"],
         _reference(order.external_id),
         _optional(order.note, 1, NOTE_CHARS_MAX),
         _ship_to(order.ship_to),

@@ -15,7 +15,15 @@ optional_times = st.none() | times
 raw_json = st.none() | st.sampled_from([b"{}", b"[]", '{"键":"值"}'.encode()])
 
 lines = st.builds(
-    Line, line=int4, sku=text, title=text, quantity=int4, unit_price=int8, amount=int8, stocked=st.booleans()
+    Line,
+    line=int4,
+    sku=text,
+    title=text,
+    quantity=int4,
+    unit_price=int8,
+    amount=int8,
+    stocked=st.booleans(),
+    limited=st.booleans(),
 )
 ship_tos = st.builds(ShipTo, *[optional_text] * len(ShipTo.__struct_fields__))
 orders = st.builds(

@@ -70,7 +70,7 @@ documents = objects(
     },
     {
         "customer_id": mostly(texts),
-        "sale_id": mostly(st.none()),
+        "sale_id": mostly(texts),
         "external_id": mostly(texts),
         "note": mostly(texts),
         "ship_to": objects({}, dict.fromkeys(["name", "city"], mostly(texts))),

@@ -31,7 +31,7 @@ def adjusted(*amounts: int) -> list[dict[str, Any]]:
 def test_price_order_takes_prices_and_titles_from_the_catalogue(twin: Twin) -> None:
     line = Line(1, "85123A", "HEART T-LIGHT", 6, 255, 1530, stocked=True)
     result = priced(twin, [product()])
-    assert result == Priced([line], 1530, [("85123A", 6)])
+    assert result == Priced([line], 1530, [("85123A", 6)], [])
     assert isinstance(result, Priced)
 
 
@@ -49,6 +49,13 @@ def test_price_order_keeps_lines_and_sums_demand_by_sku_in_order(twin: Twin) -> 
 
 def test_price_order_without_stocked_lines_has_no_demand(twin: Twin) -> None:
     assert priced(twin, [product("A", stocked=False)], items=[item()]).demand == []
+
+
+def test_price_order_marks_limited_lines_and_sums_their_units_by_sku_in_order(twin: Twin) -> None:
+    items = [item("b", 2), item("free", 9), item("B", 3), item("b", 4)]
+    result = priced(twin, [product("b", limit=5), product("B", limit=1, stocked=False), product("free")], items=items)
+    assert [line.limited for line in result.lines] == [True, False, True, True]
+    assert result.limits == [("B", 3, 1), ("b", 6, 5)]
 
 
 def test_own_price_beats_the_catalogue_in_any_currency(twin: Twin) -> None:
@@ -118,6 +125,7 @@ catalogues = st.dictionaries(
         currency=st.sampled_from(["CNY", "CNY", "CNY", "EUR"]),
         stocked=st.booleans(),
         active=st.sampled_from([True, True, True, False]),
+        limit=st.none() | st.integers(1, 10),
     ),
 )
 

@@ -31,8 +31,9 @@ SMALL_ORDER_ROW = [
     "00000008 0002e79c562cf678",
 ]
 LINE_ROW = [
-    "0008", ID, "00000004 00000001", "00000006 383531323341", "0000000f 4845415254202254222d4c49474854",
+    "0009", ID, "00000004 00000001", "00000006 383531323341", "0000000f 4845415254202254222d4c49474854",
     "00000004 00000006", "00000008 00000000000000ff", "00000008 00000000000005fa", "00000001 01",
+    "00000001 00",
 ]
 CREATION_ROW = [
     "000a", ID, "00000004 00000001", CREATED, "00000007 63726561746564", STATUS, NULL, "00000008 636c69656e743a37",
@@ -71,10 +72,10 @@ def test_line_rows_have_golden_bytes(twin: Twin) -> None:
     assert twin.rows.line_rows(order(lines=two_lines)) == golden(LINE_ROW) * 2
 
 
-def test_line_row_that_is_not_stocked_ends_in_zero(twin: Twin) -> None:
-    unstocked = order()
-    unstocked.lines[0].stocked = False
-    assert twin.rows.line_rows(unstocked) == golden(LINE_ROW)[:-1] + b"\0"
+def test_line_row_says_whether_it_is_stocked_and_limited(twin: Twin) -> None:
+    changed = order()
+    changed.lines[0].stocked, changed.lines[0].limited = False, True
+    assert twin.rows.line_rows(changed) == golden([*LINE_ROW[:-2], "00000001 00", "00000001 01"])
 
 
 def test_history_row_of_creation_has_golden_bytes(twin: Twin) -> None:
