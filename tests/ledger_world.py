@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
@@ -18,10 +19,10 @@ from asyncpg.pgproto.pgproto import UUID
 
 from core_ext import ids, rows
 from core_ext.shapes import Change, Line, Order
-from persistence.postgres import control, stock
+from persistence.postgres import control, order_changes, stock
 from persistence.postgres.audit import audit
 from persistence.postgres.connect import open_pool
-from persistence.postgres.ledger import Entry, Ledger
+from persistence.postgres.ledger import Entry, Ledger, Limit
 from persistence.postgres.session import Session
 
 PRICE = 250  # of a unit of anything, in minor units
@@ -57,18 +58,24 @@ def draft(
     personal: bytes | None = None,
     order_id: bytes | None = None,
     note: str | None = None,
+    customer: str | None = None,
+    limit: int | None = None,
 ) -> Entry:
     """An order that wants these units of these hands, a line for each; without any it has one line of something that is
-    never out of stock.
+    never out of stock. With a `limit` its customer may hold so many units of each SKU.
     """
     order_id = order_id or new_id()
     wanted = [(hand.sku, units, True) for hand, units in parts] or [("SERVICE", 1, False)]
     lines = [
-        Line(at, sku, title, units, PRICE, units * PRICE, stocked) for at, (sku, units, stocked) in enumerate(wanted, 1)
+        Line(at, sku, title, units, PRICE, units * PRICE, stocked, limit is not None)
+        for at, (sku, units, stocked) in enumerate(wanted, 1)
     ]
     created_at = ids.time_of(order_id)
     total = sum(line.amount for line in lines)
-    order = Order(order_id, 1, "app", "CNY", "pending_payment", 1, total, lines, created_at, external_id=note)
+    order = Order(order_id, 1, "app", "CNY", "pending_payment", 1, total, lines, created_at, customer, external_id=note)
+    units_of = Counter[str]()
+    for line in lines:
+        units_of[line.sku] += line.quantity
     change = Change(1, created_at, "created", "pending_payment", "client:1")
     return Entry(
         order_id=order_id,
@@ -79,6 +86,7 @@ def draft(
         line_rows=[rows.line_rows(order)],
         history_row=rows.history_row(order_id, change),
         key_row=b"" if personal is None else rows.key_row(order_id, 1, b"wrapped"),
+        limits=[Limit(sku, str(customer), units, limit) for sku, units in units_of.items() if limit is not None],
     )
 
 
@@ -150,6 +158,16 @@ class World:
 
     async def order_ids(self) -> set[bytes]:
         return {row["order_id"].bytes for row in await self.pool.fetch("select order_id from orders")}
+
+    async def taken(self) -> dict[tuple[str, str], int]:
+        """(stock key, customer) -> units that count against his limit."""
+        rows = await self.pool.fetch("select sku, customer, taken from buyer_taken")
+        return {(row["sku"], row["customer"]): row["taken"] for row in rows}
+
+    async def cancel(self, entry: Entry, version: int = 1) -> order_changes.Cancelled:
+        return await order_changes.cancel(
+            self.pool, entry.order_id, version, None, 0, "client:1", "ordered twice", None, new_id()
+        )
 
     async def tables(self) -> dict[str, int]:
         """How many rows the tables hold that a commit writes."""

@@ -1,4 +1,4 @@
-"""Reads the event stream in its order, without leaving a trace in it: an ephemeral consumer without acks.
+"""Reads an event stream in its order, without leaving a trace in it: an ephemeral consumer without acks.
 
 The reader keeps its own position, so a lost connection, a restarted server or a gap only makes it ask again from there.
 For people who look, not for work that must be done once: that is `consume`.
@@ -29,11 +29,12 @@ Subscription = JetStreamContext.PullSubscription
 
 
 class Reader:
-    """Events stored since `since`, all without it. An async context manager; `payloads` is called once."""
+    """Events of a stream stored since `since`, all without it. An async context manager; `payloads` is called once."""
 
-    def __init__(self, url: str, since: dt.datetime | None) -> None:
+    def __init__(self, url: str, since: dt.datetime | None, name: str = NAME) -> None:
         self._url = url
         self._since = since
+        self._name = name
         self._next: int | None = None
         self._expected = 1
         self._client: Client | None = None
@@ -87,11 +88,11 @@ class Reader:
         assert self._client is not None, "a Reader is used inside `async with`"
         stream = self._client.jetstream()
         try:
-            consumer = await stream.add_consumer(NAME, self._config())
+            consumer = await stream.add_consumer(self._name, self._config())
         except NotFoundError as error:
-            raise StreamUnavailableError(f"there is no stream {NAME}: `floodgate migrate` makes it") from error
+            raise StreamUnavailableError(f"there is no stream {self._name}: `floodgate migrate` makes it") from error
         self._expected = 1
-        subscription = await stream.pull_subscribe_bind(consumer=consumer.name, stream=NAME)
+        subscription = await stream.pull_subscribe_bind(consumer=consumer.name, stream=self._name)
         return subscription, consumer.num_pending or 0
 
     def _config(self) -> ConsumerConfig:

@@ -1,4 +1,4 @@
-"""The event stream: publishes events as JetStream atomic batches and knows which were stored.
+"""The event streams, of orders and of stock: publishes events as JetStream atomic batches and knows which were stored.
 
 nats-py's own acks never complete after a server crash, so acks are kept here, in a table of their own, each with a
 time-out. A late or lost ack is not a loss: StreamUnavailableError means "not known to be stored", and whoever sends the
@@ -22,7 +22,8 @@ from persistence.errors import StreamUnavailableError
 from persistence.nats.client import connect
 
 NAME = "ORDERS"
-SUBJECTS = ["orders.>"]
+STOCK = "STOCK"
+SUBJECTS = {NAME: ["orders.>"], STOCK: ["stock.>"]}
 BATCH_MESSAGES_MAX = 1000  # the server refuses a larger atomic batch as a whole
 BATCH_BYTES_MAX = 4 << 20
 DUPLICATE_IN_BATCH = 10201  # one id that is known already refuses a whole atomic batch
@@ -92,12 +93,17 @@ class Stream:
             await self._client.close()
             self._client = None
 
-    async def ensure_stream(self, settings: StreamSettings) -> None:
-        """Make the stream, or bring its settings up to date. Raises StreamUnavailableError."""
+    async def ensure_streams(self, settings: StreamSettings) -> None:
+        """Make every stream of ours, or bring its settings up to date. Raises StreamUnavailableError."""
+        for name in SUBJECTS:
+            await self.ensure_stream(settings, name)
+
+    async def ensure_stream(self, settings: StreamSettings, name: str = NAME) -> None:
+        """Make one stream, or bring its settings up to date. Raises StreamUnavailableError."""
         jetstream = (await self.ensure_open()).jetstream(timeout=self._ack_timeout_s)
         wanted = StreamConfig(
-            name=NAME,
-            subjects=SUBJECTS,
+            name=name,
+            subjects=SUBJECTS[name],
             storage=StorageType.FILE,
             retention=RetentionPolicy.LIMITS,
             discard=DiscardPolicy.NEW,
@@ -108,42 +114,42 @@ class Stream:
         )
         try:
             try:
-                found = (await jetstream.stream_info(NAME)).config
+                found = (await jetstream.stream_info(name)).config
             except NotFoundError:
                 await jetstream.add_stream(wanted)
                 return
             if any(
-                getattr(found, name) != getattr(wanted, name)
-                for name in ("subjects", "discard", "max_age", "duplicate_window", "num_replicas", "allow_atomic")
+                getattr(found, setting) != getattr(wanted, setting)
+                for setting in ("subjects", "discard", "max_age", "duplicate_window", "num_replicas", "allow_atomic")
             ):
                 await jetstream.update_stream(wanted)
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise StreamUnavailableError(f"the stream {NAME} cannot be made or changed: {error!r}") from error
+            raise StreamUnavailableError(f"the stream {name} cannot be made or changed: {error!r}") from error
 
-    async def publish(self, events: Sequence[Event]) -> None:
-        """Store every event, in order, at most BATCH_MESSAGES_MAX of them. Returns when the stream has acknowledged
-        all; raises StreamUnavailableError.
+    async def publish(self, events: Sequence[Event], stream: str = NAME) -> None:
+        """Store every event in `stream`, in order, at most BATCH_MESSAGES_MAX of them. Returns when the stream has
+        acknowledged all; raises StreamUnavailableError.
         """
         assert 0 < len(events) <= BATCH_MESSAGES_MAX
         client = await self.ensure_open()
         if len(events) == 1:
-            await self._publish_singly(client, events)
+            await self._publish_singly(client, events, stream)
             return
-        ack = await self._publish_atomic(client, events)
+        ack = await self._publish_atomic(client, events, stream)
         if ack.error is None:
             if ack.count != len(events):
                 raise StreamUnavailableError(f"the stream stored {ack.count} of {len(events)} events")
         elif ack.error.get("err_code") == DUPLICATE_IN_BATCH:
-            await self._publish_singly(client, events)
+            await self._publish_singly(client, events, stream)
         else:
             raise StreamUnavailableError(f"the stream refuses a batch: {ack.error}")
 
-    async def _publish_atomic(self, client: Client, events: Sequence[Event]) -> Ack:
+    async def _publish_atomic(self, client: Client, events: Sequence[Event], stream: str) -> Ack:
         batch_id = secrets.token_hex(16)
         token, reply = self._expect_reply()
         try:
             for sequence, event in enumerate(events, 1):
-                headers = _headers(event) | {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(sequence)}
+                headers = _headers(event, stream) | {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(sequence)}
                 last = sequence == len(events)
                 if last:
                     headers["Nats-Batch-Commit"] = "1"
@@ -152,13 +158,13 @@ class Stream:
         finally:
             self._waiting.pop(token, None)
 
-    async def _publish_singly(self, client: Client, events: Sequence[Event]) -> None:
+    async def _publish_singly(self, client: Client, events: Sequence[Event], stream: str) -> None:
         tokens = []
         try:
             for event in events:
                 token, reply = self._expect_reply()
                 tokens.append(token)
-                await self._send(client, event, reply, _headers(event))
+                await self._send(client, event, reply, _headers(event, stream))
             for token in tokens:
                 ack = await self._ack(token)
                 if ack.error is not None or ack.seq <= 0:
@@ -205,5 +211,5 @@ class Stream:
             waiting.set_result(message)
 
 
-def _headers(event: Event) -> dict[str, str]:
-    return {"Nats-Msg-Id": event.id, "Content-Type": CONTENT_TYPE, "Nats-Expected-Stream": NAME}
+def _headers(event: Event, stream: str) -> dict[str, str]:
+    return {"Nats-Msg-Id": event.id, "Content-Type": CONTENT_TYPE, "Nats-Expected-Stream": stream}

@@ -7,24 +7,25 @@ from typing import NamedTuple
 
 import asyncpg
 
+from persistence.postgres.revisions import RAISE
+
 TOPIC = "catalogue"
-RAISE = "update revision set value = value + 1 where topic = $1 returning value"
-COLUMNS = "sku, title, price, currency, stocked, active, version"
+COLUMNS = 'sku, title, price, currency, stocked, active, version, limit_units as "limit"'
 
 _PUT = f"""
-insert into product (sku, title, price, currency, stocked, active, version, revision)
-select sku, title, price, currency, stocked, active, 1, $7
-    from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bool[], $6::bool[])
-    p(sku, title, price, currency, stocked, active) order by sku
+insert into product (sku, title, price, currency, stocked, active, limit_units, version, revision)
+select sku, title, price, currency, stocked, active, limit_units, 1, $8
+    from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bool[], $6::bool[], $7::bigint[])
+    p(sku, title, price, currency, stocked, active, limit_units) order by sku
 on conflict (sku) do update set title = excluded.title, price = excluded.price, currency = excluded.currency,
-    stocked = excluded.stocked, active = excluded.active,
+    stocked = excluded.stocked, active = excluded.active, limit_units = excluded.limit_units,
     version = product.version + 1, revision = excluded.revision, updated_at = clock_timestamp()
 returning {COLUMNS}
 """
 
 
 class ProductRow(NamedTuple):
-    """`price` in minor units of `currency`."""
+    """`price` in minor units of `currency`; `limit` in units that one customer may hold in live orders."""
 
     sku: str
     title: str
@@ -32,6 +33,7 @@ class ProductRow(NamedTuple):
     currency: str
     stocked: bool
     active: bool
+    limit: int | None = None
 
 
 async def changes_since(connection: asyncpg.Connection, revision: int) -> tuple[int, list[asyncpg.Record]]:
@@ -47,15 +49,15 @@ async def put(
     pool: asyncpg.Pool, products: Sequence[ProductRow], if_version: int | None = None
 ) -> list[asyncpg.Record] | None:
     """Create or replace products, all or none. None when `if_version` is given and the (single) product has another
-    version.
+    version; 0: there must be no such product yet.
     """
     columns = [list(column) for column in zip(*products, strict=True)]
     async with pool.acquire() as connection, connection.transaction():
         revision = await connection.fetchval(RAISE, TOPIC)
-        if if_version is not None and if_version != await connection.fetchval(
-            "select version from product where sku = $1", products[0].sku
-        ):
-            return None
+        if if_version is not None:
+            version = await connection.fetchval("select version from product where sku = $1", products[0].sku)
+            if if_version != (version or 0):
+                return None
         return list(await connection.fetch(_PUT, *columns, revision))
 
 

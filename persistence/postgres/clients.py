@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from persistence.postgres.catalogue import RAISE
+from persistence.postgres.revisions import RAISE
 
 TOPIC = "clients"
 TOKENS_MAX = 2  # live tokens of a client: the one in use and the next

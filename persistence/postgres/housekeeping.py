@@ -1,5 +1,5 @@
-"""Removes what has served its purpose: keys beyond their retention, leases closed long ago, owners that are gone. In
-pieces, so that no lock is held for long.
+"""Removes what has served its purpose: keys beyond their retention, leases closed long ago, owners that are gone, bells
+that have rung. In pieces, so that no lock is held for long.
 
 Orders, history and batch outcomes are not touched here.
 """
@@ -22,6 +22,8 @@ _WORKERS = """
 delete from worker w where state <> 'alive' and seen_at < clock_timestamp() - interval '1 day'
 and not exists (select from stock_lease l where l.owner = w.owner and l.state = 'active')
 """
+# A bell is heard within a second, or of no use.
+_BELLS = "delete from stock_wanted where at < clock_timestamp() - interval '1 minute'"
 
 
 async def clean(connection: asyncpg.Connection, key_days: int) -> dict[str, int]:
@@ -31,6 +33,7 @@ async def clean(connection: asyncpg.Connection, key_days: int) -> dict[str, int]
         "keys": await _in_pieces(connection, _KEYS, floor_of(now_ms - key_days * DAY_MS)),
         "leases": await _in_pieces(connection, _LEASES, floor_of(now_ms - LEASE_KEPT_MS)),
         "workers": _count(await connection.execute(_WORKERS)),
+        "bells": _count(await connection.execute(_BELLS)),
     }
 
 

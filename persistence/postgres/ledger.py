@@ -8,7 +8,7 @@ no `COMMIT` came back). An ambiguous batch is settled by `control.resolve`, whos
 import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
@@ -28,7 +28,10 @@ COLUMNS = {
     "order_history": HISTORY.split(", "),
     "order_key": ["order_id", "master_version", "wrapped"],
 }
-COMMIT_BATCH = "select at, verdict, stored_order, stored_fingerprint from commit_batch($1, $2, $3, $4, $5, $6, $7)"
+COMMIT_BATCH = (
+    "select at, verdict, stored_order, stored_fingerprint, over_sku, over_taken "
+    "from commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+)
 # Careless plans made the update of leases 7 times slower; the generic plan walks the primary keys whatever the arrays
 # hold. A transaction ends within TRANSACTION_MS whatever its client does, unless its backend is stopped inside COPY
 # (see `control.reap`).
@@ -44,9 +47,23 @@ ABORTED = (
 )
 
 
+class Limit(NamedTuple):
+    """The order wants `units` of a stock key, of which its customer may hold `units_max` in live orders."""
+
+    sku: str
+    customer: str
+    units: int
+    units_max: int
+
+    @property
+    def buyer(self) -> tuple[str, str]:
+        """What a batch may hold once."""
+        return self.sku, self.customer
+
+
 class Entry(NamedTuple):
     """An order on its way into the ledger: ids of 16 bytes, its parts of leases as (lease, units), and its rows in
-    binary COPY form, in pieces that are each far smaller than COPY_BYTES_MAX.
+    binary COPY form, in pieces that are each far smaller than COPY_BYTES_MAX. `limits` name each stock key once.
     """
 
     order_id: bytes
@@ -57,17 +74,19 @@ class Entry(NamedTuple):
     line_rows: list[bytes]
     history_row: bytes
     key_row: bytes
+    limits: Sequence[Limit] = ()
 
 
 class Refusal(NamedTuple):
     """An order of the batch that does not live. `duplicate`: the key belongs to `stored_order`, whose body had
-    `stored_fingerprint`.
+    `stored_fingerprint`. `limit`: the customer holds `taken` (stock key, units) already, too many for this order.
     """
 
     entry: Entry
-    verdict: Literal["duplicate", "fenced"]
+    verdict: Literal["duplicate", "fenced", "limit"]
     stored_order: bytes
     stored_fingerprint: bytes
+    taken: tuple[tuple[str, int], ...] = ()
 
 
 class AmbiguousError(Exception):
@@ -120,8 +139,8 @@ class Ledger:
             self._connection = None
 
     async def commit(self, batch_id: bytes, entries: Sequence[Entry]) -> list[Refusal]:
-        """Commit `entries`, each with a key of its own, and return those that do not live; all others are durable when
-        this returns.
+        """Commit `entries`, each with a key of its own, and no two with a limit of the same stock key and customer.
+        Returns those that do not live; all others are durable when this returns.
         """
         await self.ensure_open()
         connection, commit_batch = self._connection, self._commit_batch
@@ -143,10 +162,10 @@ class Ledger:
             tag = await connection.execute("commit")
         except BaseException as error:
             self.close()
+            if isinstance(error, asyncio.CancelledError):
+                raise  # The caller is going: nobody is left who could settle what became of the batch.
             if commit_sent:
                 raise AmbiguousError(backend_pid, refusals) from error
-            if isinstance(error, asyncio.CancelledError):
-                raise
             raise _aborted(error) from error
         finally:
             watchdog.cancel()
@@ -157,8 +176,10 @@ class Ledger:
         return refusals
 
 
-def _arguments(entries: Sequence[Entry]) -> tuple[list[UUID], list[UUID], list[UUID], list[int], list[UUID], list[int]]:
+def _arguments(entries: Sequence[Entry]) -> tuple[list[Any], ...]:
     demand = [(at, UUID(lease), units) for at, entry in enumerate(entries, 1) for lease, units in entry.parts]
+    limits = sorted((*limit, at) for at, entry in enumerate(entries, 1) for limit in entry.limits)
+    assert all(one[:2] != other[:2] for one, other in itertools.pairwise(limits))
     return (
         [UUID(entry.key_hash) for entry in entries],
         [UUID(entry.order_id) for entry in entries],
@@ -166,6 +187,11 @@ def _arguments(entries: Sequence[Entry]) -> tuple[list[UUID], list[UUID], list[U
         [at for at, _, _ in demand],
         [lease for _, lease, _ in demand],
         [units for _, _, units in demand],
+        [at for *_, at in limits],
+        [sku for sku, *_ in limits],
+        [customer for _, customer, *_ in limits],
+        [units for _, _, units, *_ in limits],
+        [units_max for *_, units_max, _ in limits],
     )
 
 
@@ -173,7 +199,8 @@ def _refusal(entries: Sequence[Entry], row: asyncpg.Record) -> Refusal:
     duplicate = row["verdict"] == "duplicate"
     stored = row["stored_order"].bytes if duplicate else b""
     fingerprint = row["stored_fingerprint"].bytes if duplicate else b""
-    return Refusal(entries[row["at"] - 1], row["verdict"], stored, fingerprint)
+    taken = tuple(zip(row["over_sku"] or (), row["over_taken"] or (), strict=True))
+    return Refusal(entries[row["at"] - 1], row["verdict"], stored, fingerprint, taken)
 
 
 def _living(entries: Sequence[Entry], refusals: list[Refusal]) -> Sequence[Entry]:

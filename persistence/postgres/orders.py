@@ -14,7 +14,7 @@ ORDER = (
     "order_id, client_id, channel, currency, customer_id, external_id, sale_id, status, version, total, "
     "metadata, adjustments, placed_at, paid_reference, paid_at, personal, created_at, expires_at"
 )
-LINE = "order_id, line, sku, title, quantity, unit_price, amount, stocked"
+LINE = "order_id, line, sku, title, quantity, unit_price, amount, stocked, limited"
 HISTORY = "order_id, version, at, event, status, previous_status, actor, reason, changed, traceparent"
 
 # Filter -> condition. Each takes its value as one parameter; nothing of a request is ever part of the text.

@@ -52,6 +52,9 @@ DAMAGE = {
     "the outbox names a version that does not exist": ("outbox_is_committed", "update outbox set versions = array[2]"),
     "the outbox has a batch that was fenced": ("outbox_is_committed", "update batch set outcome = 'fenced'"),
     "an order without personal data has a key": ("personal_data_is_sealed", "update orders set personal = null"),
+    "a buyer has taken more than he holds": ("limits_agree", "insert into buyer_taken values ('TEA', 'u-1', 1)"),
+    "a limited line counts nowhere": ("limits_agree", "update order_lines set limited = true"),
+    "the units of a sale were taken from elsewhere": ("stock_balances", "update orders set sale_id = 'spring'"),
     "no partition lies ahead": ("partitions_are_ahead", DROP_AHEAD),
 }
 

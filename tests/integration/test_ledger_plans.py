@@ -8,6 +8,7 @@ Leases of all ages lie about, and a committer's connection is older than most of
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from asyncpg.pgproto.pgproto import UUID
 
 from persistence.postgres import stock
 from persistence.postgres.ledger import Entry, Ledger
@@ -16,7 +17,7 @@ from tests.ledger_world import Hand, World, draft, key_of, new_id, open_world
 OTHERS = 20_000  # leases that lie about
 READS = """
 select coalesce(sum(seq_scan), 0)::bigint, coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint
-from pg_stat_user_tables where relname in ('stock_lease', 'idempotency_key', 'stock_shard', 'stock_sku')
+from pg_stat_user_tables where relname in ('stock_lease', 'idempotency_key', 'stock_shard', 'stock_sku', 'buyer_taken')
 """
 FLUSH = "select pg_stat_force_next_flush()"
 ORDERS = 20
@@ -30,11 +31,16 @@ async def world(postgres_url: str) -> AsyncIterator[World]:
 
 
 async def crowd(world: World, *, analyze: bool) -> None:
-    """Leases, used up ones and active ones, and keys, all of other times and SKUs."""
+    """Leases, used up ones and active ones, and what others have taken, of other SKUs and of the same."""
     await world.pool.execute(
         "insert into stock_lease (lease_id, owner, sku, units, used, state) "
         "select gen_random_uuid(), gen_random_uuid(), 'OTHER-' || g, 5, 5, "
         "case g % 2 when 0 then 'active' else 'closed' end from generate_series(1, $1) g",
+        OTHERS,
+    )
+    await world.pool.execute(
+        "insert into buyer_taken select sku, 'u-' || g, 0 from unnest(array['SKU-0', 'OTHER']) sku, "
+        "generate_series(1, $1 / 2) g",
         OTHERS,
     )
     if analyze:
@@ -46,7 +52,7 @@ async def test_commit_planned_on_an_empty_table_reads_only_its_own_rows_of_a_ful
     lane = world.ledger()
     await lane.commit(new_id(), mixture(hands))  # Makes the plans, of every branch.
     await crowd(world, analyze=False)
-    assert await rows_of_commit(world, lane, mixture(hands)) < 50 * ORDERS
+    assert await rows_of_commit(world, lane, mixture(hands)) < 100 * ORDERS
 
 
 async def test_commit_planned_on_a_full_table_reads_only_its_own_rows(world: World) -> None:
@@ -54,14 +60,43 @@ async def test_commit_planned_on_a_full_table_reads_only_its_own_rows(world: Wor
     await crowd(world, analyze=True)
     lane = world.ledger()
     await lane.commit(new_id(), mixture(hands))
-    assert await rows_of_commit(world, lane, mixture(hands)) < 50 * ORDERS
+    assert await rows_of_commit(world, lane, mixture(hands)) < 100 * ORDERS
+
+
+async def test_commit_without_limits_does_not_look_at_what_buyers_have_taken(world: World) -> None:
+    hands = [await world.hand(f"SKU-{number}", 1000) for number in range(5)]
+    lane = world.ledger()
+    await lane.commit(new_id(), [draft((hand, 1)) for hand in hands])
+    looked = "select seq_scan + idx_scan + n_tup_ins from pg_stat_user_tables where relname = 'buyer_taken'"
+    await rows_of_commit(world, lane, [draft((hand, 1)) for hand in hands])
+    assert await world.value(looked) == 0
+
+
+@pytest.mark.parametrize("analyze", [False, True], ids=["stale_statistics", "fresh_statistics"])
+async def test_cancel_reads_only_its_own_rows(world: World, *, analyze: bool) -> None:
+    hand = await world.hand("SKU-0", 1000)
+    orders = [draft((hand, 1), customer="new", limit=1000) for _ in range(8)]
+    for order in orders:
+        await world.ledger().commit(new_id(), [order])
+    for order in orders[:-1]:  # Until the server is content with generic plans.
+        await cancel_in_session(world, order)
+    await crowd(world, analyze=analyze)
+    assert await rows_of_session(world, lambda: cancel_in_session(world, orders[-1])) < 20
+
+
+async def cancel_in_session(world: World, order: Entry) -> None:
+    statement = "select outcome from order_cancel($1, 1, null, 0, 'client:1', 'r', null, $2)"
+    arguments = (UUID(order.order_id), UUID(new_id()))
+    assert await world.control.run(lambda c: c.fetchval(statement, *arguments)) == "cancelled"
 
 
 def mixture(hands: list[Hand]) -> list[Entry]:
     """Orders that are new, duplicates (from the second time on), and fenced."""
     missing = Hand(bytes(16), "SKU-0", 1)
     new = [draft((hands[number % 5], 1), (hands[(number + 1) % 5], 1)) for number in range(ORDERS)]
-    return [*new, draft(key=key_of(0)), draft((missing, 1))]
+    limited = [draft((hands[0], 1), (hands[1], 1), customer=f"new-{number}", limit=5) for number in range(ORDERS)]
+    refused = [draft((hands[0], 6), customer="greedy", limit=5), draft((missing, 1), customer="unlucky", limit=5)]
+    return [*new, *limited, *refused, draft(key=key_of(0)), draft((missing, 1))]
 
 
 async def rows_of_commit(world: World, lane: Ledger, entries: list[Entry]) -> int:

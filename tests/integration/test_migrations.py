@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from alembic import command
 from asyncpg.pgproto.pgproto import UUID
 
 from persistence.errors import LedgerUnavailableError
@@ -43,6 +44,21 @@ async def test_upgrade_makes_partitions_of_the_days_asked_for(empty_postgres_url
             ends = await partitions.ends(connection)
     assert set(ends) == set(partitions.TABLES)
     assert all(end > now + 14 * partitions.DAY_MS for end in ends.values())
+
+
+async def test_upgrade_keeps_the_shards_that_somebody_gave_a_sku_from_the_rules(
+    empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        upgrade = command.upgrade
+        patched.setattr(command, "upgrade", lambda config, _: upgrade(config, "0004"))
+        await migrate.upgrade(empty_postgres_url)
+    async with open_world(empty_postgres_url) as world:
+        await world.stock("USUAL", 10, shards=4)
+        await world.stock("CHOSEN", 10, shards=8)
+        await migrate.upgrade(empty_postgres_url)
+        assert await world.value("select array_agg(sku) from stock_sku where shards_fixed") == ["CHOSEN"]
+        await world.assert_clean()
 
 
 async def test_upgrade_of_an_unreachable_server_raises() -> None:

@@ -29,9 +29,11 @@ async def test_heartbeat_answers_the_servers_clock_and_the_active_leases(world: 
     owner = await world.owner()
     hands = [await world.take(owner, "TEA", 5) for _ in range(3)]
     await world.close_lease(hands[0])
-    clock_s, leases = await control.heartbeat(world.control, owner)
+    reading, leases = await control.heartbeat(world.control, owner)
     assert leases == {hand.lease for hand in hands[1:]}
-    assert abs(clock_s - float(await world.value("select extract(epoch from clock_timestamp())"))) < 5
+    assert reading.asked_at <= reading.answered_at
+    now_s = float(await world.value("select extract(epoch from clock_timestamp())"))
+    assert now_s - 5 < reading.ledger_time_s <= now_s
 
 
 async def test_heartbeat_moves_the_owners_time(world: World) -> None:

@@ -1,9 +1,9 @@
 -- The checks of the audit. Each query returns the rows that are off; none off means that what its heading promises holds.
--- Units of an order are held until it is cancelled, has expired, or was refunded.
+-- Units of an order are held until it is cancelled, has expired, or was refunded. They are counted by stock key: those of a sale apart from the SKU's others.
 
 -- stock_balances: I1, I2: total + owed = free + unsold in active leases + held by live orders, for each SKU
-with held as (select l.sku, sum(l.quantity) units from order_lines l join orders o using (order_id)
-              where l.stocked and o.status not in ('cancelled', 'expired', 'refunded') group by l.sku),
+with held as (select stock_key(o.sale_id, l.sku) sku, sum(l.quantity) units from order_lines l join orders o using (order_id)
+              where l.stocked and o.status not in ('cancelled', 'expired', 'refunded') group by 1),
      free as (select sku, sum(free) units from stock_shard group by sku),
      leased as (select sku, sum(units - used) units from stock_lease where state = 'active' group by sku)
 select coalesce(k.sku, held.sku, free.sku, leased.sku) as sku, coalesce(k.total, 0) as total, coalesce(k.owed, 0) as owed,
@@ -13,10 +13,17 @@ from stock_sku k full join held on held.sku = k.sku full join free on free.sku =
 where coalesce(k.total, 0) + coalesce(k.owed, 0) <> coalesce(free.units, 0) + coalesce(leased.units, 0) + coalesce(held.units, 0);
 
 -- not_oversold: I1: units held by live orders <= total + owed, for each SKU
-select l.sku, sum(l.quantity)::bigint as held, max(k.total + k.owed) as stock
-from order_lines l join orders o using (order_id) left join stock_sku k on k.sku = l.sku
-where l.stocked and o.status not in ('cancelled', 'expired', 'refunded') group by l.sku
-having sum(l.quantity) > coalesce(max(k.total + k.owed), 0);
+with held as (select stock_key(o.sale_id, l.sku) sku, sum(l.quantity)::bigint units from order_lines l join orders o using (order_id)
+              where l.stocked and o.status not in ('cancelled', 'expired', 'refunded') group by 1)
+select held.sku, held.units as held, k.total + k.owed as stock from held left join stock_sku k on k.sku = held.sku
+where held.units > coalesce(k.total + k.owed, 0);
+
+-- limits_agree: I6, I7: what a buyer has taken of a limit = units of limited lines of his live orders, for each stock key
+with held as (select stock_key(o.sale_id, l.sku) sku, o.customer_id customer, sum(l.quantity)::bigint units from order_lines l join orders o using (order_id)
+              where l.limited and o.status not in ('cancelled', 'expired', 'refunded') group by 1, 2)
+select coalesce(b.sku, held.sku) as sku, coalesce(b.customer, held.customer) as customer, b.taken, held.units as held
+from buyer_taken b full join held on held.sku = b.sku and held.customer = b.customer
+where coalesce(b.taken, 0) <> coalesce(held.units, 0);
 
 -- totals_add_up: an order has lines, and its total is the sum of their amounts and its adjustments
 select o.order_id::text, o.total from orders o
