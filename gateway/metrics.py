@@ -1,17 +1,35 @@
-"""What the worker counts: plain integers on the road, turned into Prometheus' format only when somebody asks. Names
-follow the Prometheus conventions.
+"""What a worker counts: plain numbers on the road, turned into Prometheus' format only when somebody asks. Names follow
+the Prometheus conventions.
+
+A metric is declared by one line of `Counters`, the table of them all: an attribute whose annotation says what it is,
+its name and its help. Whoever counts changes the attribute (`counters.orders += 1`); what is better looked up than
+counted gets a reader in gateway/app.py (attribute -> function).
+
+Whichever worker of a host is asked answers for all of them: each writes its numbers to a slot of shared memory
+(gateway/slots.py) in a loop, never on the road. Counters outlive their worker, gauges do not.
 """
 
+import time
+import zlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Annotated, ClassVar, NamedTuple, get_type_hints
 
+from msgspec import Struct
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from core_ext.codes import PROBLEMS
+from gateway.slots import NUMBERS_MAX, Place, Slot, Slots
+
 COMMIT_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 BATCH_ORDERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+# Between two writings to the slot: the age of other workers' numbers in an answer. The supervisor kills who has not
+# written for much longer.
+PUBLISH_PAUSE_S = 0.1
 
 
 class Histogram:
@@ -26,31 +44,163 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts, as Prometheus wants them."""
-        total = 0
-        found: list[tuple[str, float]] = []
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            total += count
-            found.append((bound, total))
-        return found
+
+class Share(NamedTuple):
+    """One worker's part of a metric; a dead worker's is there too."""
+
+    worker: int
+    alive: bool
+    numbers: list[float]
+
+
+class Total(Struct, frozen=True):
+    """A counter: of the host, and of the workers that have died."""
+
+    name: str  # without `_total`
+    help_text: str
+    carried: ClassVar[bool] = True
+    width: ClassVar[int] = 1
+
+    def start(self) -> int:
+        return 0
+
+    def numbers(self, value: int) -> list[float]:
+        return [value]
+
+    def family(self, shares: Sequence[Share]) -> Metric:
+        return CounterMetricFamily(self.name, self.help_text, value=_added(shares)[0])
+
+
+class TotalByCode(Struct, frozen=True):
+    """A counter for each code of the registry of problems, label `code`. Codes never counted are not shown."""
+
+    name: str
+    help_text: str
+    carried: ClassVar[bool] = True
+    width: ClassVar[int] = len(PROBLEMS)
+
+    def start(self) -> Counter[str]:
+        return Counter()
+
+    def numbers(self, value: Counter[str]) -> list[float]:
+        assert value.keys() <= PROBLEMS.keys(), "a code that is not in the registry"
+        return [value[code] for code in PROBLEMS]
+
+    def family(self, shares: Sequence[Share]) -> Metric:
+        family = CounterMetricFamily(self.name, self.help_text, labels=["code"])
+        for code, count in sorted(zip(PROBLEMS, _added(shares), strict=True)):
+            if count:
+                family.add_metric([code], count)
+        return family
+
+
+class Distribution(Struct, frozen=True):
+    """A histogram with the upper bounds of its buckets, in the unit that its name ends in."""
+
+    name: str
+    help_text: str
+    bounds: tuple[float, ...]
+    carried: ClassVar[bool] = True
+
+    @property
+    def width(self) -> int:
+        return len(self.bounds) + 2
+
+    def start(self) -> Histogram:
+        return Histogram(self.bounds)
+
+    def numbers(self, value: Histogram) -> list[float]:
+        return [*value.counts, value.sum]
+
+    def family(self, shares: Sequence[Share]) -> Metric:
+        *counts, total = _added(shares)
+        return HistogramMetricFamily(self.name, self.help_text, buckets=_buckets(self.bounds, counts), sum_value=total)
+
+
+class Gauge(Struct, frozen=True):
+    """A value that goes up and down: the sum of the living workers'."""
+
+    name: str
+    help_text: str
+    carried: ClassVar[bool] = False
+    width: ClassVar[int] = 1
+
+    def start(self) -> float:
+        return 0
+
+    def numbers(self, value: float) -> list[float]:
+        return [value]
+
+    def family(self, shares: Sequence[Share]) -> Metric:
+        value = sum(share.numbers[0] for share in shares if share.alive)
+        return GaugeMetricFamily(self.name, self.help_text, value=value)
+
+
+class GaugeByWorker(Struct, frozen=True):
+    """A gauge whose sum says nothing: each living worker's value, label `worker`."""
+
+    name: str
+    help_text: str
+    carried: ClassVar[bool] = False
+    width: ClassVar[int] = 1
+
+    def start(self) -> float:
+        return 0
+
+    def numbers(self, value: float) -> list[float]:
+        return [value]
+
+    def family(self, shares: Sequence[Share]) -> Metric:
+        family = GaugeMetricFamily(self.name, self.help_text, labels=["worker"])
+        for share in shares:
+            if share.alive:
+                family.add_metric([str(share.worker)], share.numbers[0])
+        return family
 
 
 class Counters:
-    """Counts since the worker started."""
+    """The table of all metrics, and their values in this worker since it started."""
+
+    orders: Annotated[int, Total("floodgate_orders_created", "Orders that are in the ledger")]
+    lines: Annotated[int, Total("floodgate_order_lines_created", "Lines of these orders")]
+    units: Annotated[int, Total("floodgate_order_units_created", "Units of these lines")]
+    replayed: Annotated[int, Total("floodgate_orders_replayed", "Retries answered with the order of their key")]
+    refused: Annotated[Counter[str], TotalByCode("floodgate_orders_refused", "Orders that were refused, by code")]
+    ambiguous: Annotated[int, Total("floodgate_batches_ambiguous", "Commits without an answer, which were resolved")]
+    fenced: Annotated[int, Total("floodgate_orders_fenced", "Orders admitted again: the ledger refused their leases")]
+    events_published: Annotated[int, Total("floodgate_events_published", "Events that the stream has acknowledged")]
+    events_left: Annotated[int, Total("floodgate_events_left", "Events left to the relay")]
+    lease_takes: Annotated[int, Total("floodgate_lease_takes", "Takes of stock that were asked for")]
+    mirror_dropped: Annotated[int, Total("floodgate_mirror_dropped", "Shards and calls that the mirror was not told")]
+    commit_seconds: Annotated[
+        Histogram, Distribution("floodgate_commit_seconds", "From a batch's start to its settled end", COMMIT_SECONDS)
+    ]
+    batch_orders: Annotated[Histogram, Distribution("floodgate_batch_orders", "Orders of a commit", BATCH_ORDERS)]
+    lease_refill_seconds: Annotated[
+        Histogram,
+        Distribution("floodgate_lease_refill_seconds", "From asking for units to having them", COMMIT_SECONDS),
+    ]
+    queue_orders: Annotated[float, Gauge("floodgate_queue_orders", "Orders that wait to be committed")]
+    queue_bytes: Annotated[float, Gauge("floodgate_queue_bytes", "Encoded rows that wait to be committed")]
+    parked_orders: Annotated[float, Gauge("floodgate_parked_orders", "Orders that wait for stock")]
+    orders_in_flight: Annotated[
+        float, Gauge("floodgate_orders_in_flight", "Keys whose first request is being answered")
+    ]
+    events_backlog: Annotated[
+        float, Gauge("floodgate_events_backlog", "Events in memory that the stream has not acknowledged")
+    ]
+    clock_offset_seconds: Annotated[
+        float, GaugeByWorker("floodgate_clock_offset_seconds", "PostgreSQL's clock less this host's")
+    ]
+    heartbeats_missed: Annotated[
+        float, GaugeByWorker("floodgate_heartbeats_missed", "Heartbeats in a row that the ledger did not answer")
+    ]
+    bell_up: Annotated[float, GaugeByWorker("floodgate_bell_up", "1 while calls of other workers come by way of Redis")]
+    ledger_up: Annotated[float, GaugeByWorker("floodgate_ledger_up", "1 while the ledger takes orders")]
 
     def __init__(self) -> None:
-        self.orders = 0
-        self.lines = 0
-        self.units = 0
-        self.replayed = 0
-        self.refused: Counter[str] = Counter()
-        self.ambiguous = 0
-        self.fenced = 0
-        self.events_published = 0
-        self.events_left = 0
-        self.commit_seconds = Histogram(COMMIT_SECONDS)
-        self.batch_orders = Histogram(BATCH_ORDERS)
+        for attribute, kind in TABLE.items():
+            setattr(self, attribute, kind.start())
 
     def created(self, lines: int, units: int) -> None:
         self.orders += 1
@@ -62,51 +212,77 @@ class Counters:
         self.commit_seconds.observe(seconds)
 
 
+Kind = Total | TotalByCode | Distribution | Gauge | GaugeByWorker
+TABLE: dict[str, Kind] = {
+    attribute: hint.__metadata__[0] for attribute, hint in get_type_hints(Counters, include_extras=True).items()
+}
+NUMBERS = sum(kind.width for kind in TABLE.values())
+LAYOUT = zlib.crc32(repr((TABLE, list(PROBLEMS))).encode())
+assert NUMBERS <= NUMBERS_MAX
+
+
 class Exporter(Collector):
-    """Counters, and values that are read when somebody asks: name -> (help, function). A name that ends in `_total` is
-    a counter, any other a gauge.
+    """Writes a worker's numbers to its place, and shows those of all workers there. `readers` are asked for their
+    attribute's value at each writing.
     """
 
-    def __init__(self, counters: Counters, values: dict[str, tuple[str, Callable[[], float]]]) -> None:
+    def __init__(
+        self, counters: Counters, readers: Mapping[str, Callable[[], float]], place: Place | None = None
+    ) -> None:
+        assert readers.keys() <= TABLE.keys(), "a reader of what is not in the table"
         self._counters = counters
-        self._values = values
+        self._readers = readers
+        self._place = place or Place(Slots.private(), 0)
+        before = self.slot.claim(LAYOUT, NUMBERS)
+        self._carried = [number if kind.carried else 0.0 for kind, number in zip(_columns(), before, strict=True)]
+        self.slot.write(self._carried)
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
+    @property
+    def slot(self) -> Slot:
+        """The worker's own."""
+        return self._place.own
+
+    def publish(self) -> None:
+        """Write the numbers to the slot, and that this worker lives."""
+        for attribute, read in self._readers.items():
+            setattr(self._counters, attribute, read())
+        own = chain.from_iterable(kind.numbers(getattr(self._counters, name)) for name, kind in TABLE.items())
+        self.slot.write([number + before for number, before in zip(own, self._carried, strict=True)])
+        self.slot.sign_at = time.monotonic()
+
     def text(self) -> bytes:
-        """The metrics in Prometheus' text format."""
+        """The metrics of all workers in Prometheus' text format, those of the others up to PUBLISH_PAUSE_S old."""
+        self.publish()
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        counters = self._counters
-        for name, help_text, value in (
-            ("floodgate_orders_created", "Orders that are in the ledger", counters.orders),
-            ("floodgate_order_lines_created", "Lines of these orders", counters.lines),
-            ("floodgate_order_units_created", "Units of these lines", counters.units),
-            ("floodgate_orders_replayed", "Retries answered with the order of their key", counters.replayed),
-            (
-                "floodgate_batches_ambiguous",
-                "Commits that were not answered and had to be resolved",
-                counters.ambiguous,
-            ),
-            (
-                "floodgate_orders_fenced",
-                "Orders whose leases the ledger refused, and that were admitted again",
-                counters.fenced,
-            ),
-            ("floodgate_events_published", "Events that the stream has acknowledged", counters.events_published),
-            ("floodgate_events_left", "Events left to the relay", counters.events_left),
-        ):
-            yield CounterMetricFamily(name, help_text, value=value)
-        refused = CounterMetricFamily("floodgate_orders_refused", "Orders that were refused, by code", labels=["code"])
-        for code, count in sorted(counters.refused.items()):
-            refused.add_metric([code], count)
-        yield refused
-        for name, help_text, histogram in (
-            ("floodgate_commit_seconds", "From a batch's start to its settled end", counters.commit_seconds),
-            ("floodgate_batch_orders", "Orders of a commit", counters.batch_orders),
-        ):
-            yield HistogramMetricFamily(name, help_text, buckets=histogram.buckets(), sum_value=histogram.sum)
-        for name, (help_text, read) in self._values.items():
-            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            yield family(name, help_text, value=read())
+        written = [
+            Share(slot.number, slot.pid != 0, numbers)
+            for slot in self._place.slots
+            if (numbers := slot.read(LAYOUT, NUMBERS))
+        ]
+        start = 0
+        for kind in TABLE.values():
+            yield kind.family([share._replace(numbers=share.numbers[start : start + kind.width]) for share in written])
+            start += kind.width
+
+
+def _columns() -> list[Kind]:
+    """The metric of each number of a slot."""
+    return [kind for kind in TABLE.values() for _ in range(kind.width)]
+
+
+def _added(shares: Sequence[Share]) -> list[float]:
+    return [sum(column) for column in zip(*(share.numbers for share in shares), strict=True)]
+
+
+def _buckets(bounds: Sequence[float], counts: Sequence[float]) -> list[tuple[str, float]]:
+    """Cumulative counts, as Prometheus wants them."""
+    total = 0.0
+    found: list[tuple[str, float]] = []
+    for bound, count in zip((*map(str, bounds), "+Inf"), counts, strict=True):
+        total += count
+        found.append((bound, total))
+    return found

@@ -7,6 +7,7 @@ A log line carries codes, counts and ids, never what a buyer wrote.
 import asyncio
 import ctypes
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,8 @@ import uvloop
 from gateway.settings import Log
 
 PR_SET_PDEATHSIG = 1
+# Loaded before any fork: between fork and exec nothing may be imported.
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def configure_logging(settings: Log) -> None:
@@ -47,9 +50,13 @@ def configure_logging(settings: Log) -> None:
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
 
 
-def die_with_parent() -> None:
-    """Get SIGTERM when the parent dies, however it dies: a worker without its master would serve on, unseen."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_parent(parent: int) -> None:
+    """Get SIGTERM when the parent, whose number is given, dies, however it dies: a worker without its supervisor would
+    serve on, unseen. The kernel means the parent's thread. May be called between fork and exec.
+    """
+    LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    if os.getppid() != parent:  # It died before the setting took effect.
+        os._exit(1)
 
 
 def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
+from deploy.local import process_table
 from deploy.local.edge import is_ready, why_not_ready
 from deploy.local.ports import pick_free
 from gateway.domain.access import SCOPES, new_token, token_hash
@@ -26,9 +27,10 @@ MASTER_KEYS = "1:" + base64.b64encode(bytes(range(1, 33))).decode()
 class Served:
     """One gateway on one database and one stream server. `start` and `stop` may be repeated; the data stay."""
 
-    def __init__(self, postgres_url: str, nats_url: str) -> None:
+    def __init__(self, postgres_url: str, nats_url: str, redis_url: str = "") -> None:
         self.postgres_url = postgres_url
         self.nats_url = nats_url
+        self.redis_url = redis_url
         self.url = ""
         self.token = new_token()
         self._log = Path(tempfile.mkstemp(prefix="floodgate-serve-", suffix=".log")[1])
@@ -52,10 +54,11 @@ class Served:
         finally:
             await pool.close()
 
-    async def start(self) -> None:
+    async def start(self, workers: int = 1) -> None:
+        """Start the gateway, and wait until a worker takes orders."""
         port = pick_free()
         self.url = f"http://127.0.0.1:{port}"
-        self._process = self._spawn("serve", "--port", str(port))
+        self._process = self.spawn("serve", "--port", str(port), "--workers", str(workers))
         deadline = asyncio.get_running_loop().time() + READY_S
         while not await asyncio.to_thread(is_ready, self.url):
             assert self._process.poll() is None, self._log.read_text()
@@ -67,6 +70,16 @@ class Served:
         assert self._process is not None
         self._process.send_signal(number)
         return await asyncio.to_thread(self._process.wait, READY_S)
+
+    def signal(self, number: int) -> None:
+        """Tell the supervisor."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def workers(self) -> set[int]:
+        """The workers' processes."""
+        assert self._process is not None
+        return set(process_table.members(self._process.pid)) - {self._process.pid}
 
     async def close(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -83,13 +96,16 @@ class Served:
         finally:
             await connection.close()
 
-    def _spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def spawn(self, *arguments: str, **changes: str) -> subprocess.Popen[bytes]:
+        """One of our commands with the settings of the tests, some of them changed; it writes to the same log."""
         environment = os.environ | {
             "FLOODGATE_POSTGRES__URL": self.postgres_url,
             "FLOODGATE_NATS__URL": self.nats_url,
+            "FLOODGATE_REDIS__URL": self.redis_url,
             "FLOODGATE_SECRETS__MASTER_KEYS": MASTER_KEYS,
             "FLOODGATE_SECRETS__HASH_KEY": HASH_KEY,
             "FLOODGATE_NATS__ACK_TIMEOUT_MS": "1000",
+            **changes,
         }
         command = [sys.executable, "-P", "-c", "from gateway.cli import main; main(prog_name='floodgate')", *arguments]
         with self._log.open("ab") as log:

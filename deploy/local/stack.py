@@ -156,6 +156,7 @@ class Stack:
             "FLOODGATE_REDIS__URL": self._urls["redis"],
             "FLOODGATE_NATS__URL": self._urls["nats"],
             "FLOODGATE_HTTP__PORT": self._urls["http"].rpartition(":")[2],
+            "FLOODGATE_HTTP__WORKERS": str(settings.http.workers),
             "PYTHONUNBUFFERED": "1",
             OWNED_VARIABLE: str(folder.path),
         }

@@ -23,6 +23,7 @@ from deploy.local.folder import UP_LOG, DataFolder
 from deploy.local.process import open_log, tail_of
 from deploy.local.stack import COMMAND, Stack
 from gateway.cli.local import config_option, data_option, load_or_exit
+from gateway.settings import WORKERS_MAX
 
 DOWN_TIMEOUT_S = 60.0
 LOOK_AGAIN_S = 0.1
@@ -42,23 +43,33 @@ def say(text: str) -> None:
     default=None,
     help="Port of the HTTP edge (0: any free one).  [default: 8080]",
 )
+@click.option("--workers", type=click.IntRange(1, WORKERS_MAX), default=None, help="Gateway processes.  [default: 2]")
 @click.option("--detach", is_flag=True, help="Return when all is ready; `floodgate down` stops it.")
 @click.option("--fresh", is_flag=True, help="Delete the data of the folder and start over.")
 @click.option("--no-demo", is_flag=True, help="Start without the demo catalogue.")
 @data_option
 @config_option
-def up(port: int | None, data: Path, config: Path | None, *, detach: bool, fresh: bool, no_demo: bool) -> None:
+def up(
+    port: int | None,
+    workers: int | None,
+    data: Path,
+    config: Path | None,
+    *,
+    detach: bool,
+    fresh: bool,
+    no_demo: bool,
+) -> None:
     """Run the whole system on this machine.
 
     PostgreSQL, Valkey and NATS, the gateway, the steward and the projector, all on one data folder. Servers that the
     settings name are used instead of own ones.
     """
-    settings = load_or_exit(config, {"http.port": port})
+    settings = load_or_exit(config, {"http.port": port, "http.workers": workers})
     folder = DataFolder(data)
     try:
         folder.claim()
         if detach:
-            _detach(folder, _arguments(port, data, config, fresh=fresh, no_demo=no_demo))
+            _detach(folder, _arguments(port, workers, data, config, fresh=fresh, no_demo=no_demo))
             return
         with folder.locked():
             stack = Stack(
@@ -125,9 +136,11 @@ def _report(folder: DataFolder) -> dict[str, Any]:
     }
 
 
-def _arguments(port: int | None, data: Path, config: Path | None, *, fresh: bool, no_demo: bool) -> list[str]:
+def _arguments(
+    port: int | None, workers: int | None, data: Path, config: Path | None, *, fresh: bool, no_demo: bool
+) -> list[str]:
     """The same command in the foreground."""
-    valued = {"--port": port, "--data": data, "--config": config}
+    valued = {"--port": port, "--workers": workers, "--data": data, "--config": config}
     flags = {"--fresh": fresh, "--no-demo": no_demo}
     named = [f"{name}={value}" for name, value in valued.items() if value is not None]
     return ["up", *named, *(name for name, given in flags.items() if given)]

@@ -33,12 +33,6 @@ def new_request_id() -> str:
     return f"{_prefix}-{next(_numbers):08x}"
 
 
-def renew_prefix() -> None:
-    """Draw a new random part: a forked worker has its parent's."""
-    global _prefix  # noqa: PLW0603 - one per process, renewed once after a fork
-    _prefix = secrets.token_hex(6)
-
-
 def answer(outcome: Outcome, request_id: str) -> Answer:
     """What `POST /v1/orders` answers."""
     if isinstance(outcome, Refusal):
@@ -58,8 +52,9 @@ def problem(refusal: Refusal, request_id: str) -> Answer:
     """A refusal as RFC 9457 problem."""
     body = _encode(problem_document(refusal, request_id))
     headers = [(b"content-type", PROBLEM_JSON), *_common(request_id, body)]
-    if refusal.status == 503:
-        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    wait_s = refusal.retry_after_s or (RETRY_AFTER_S if refusal.status == 503 else 0)
+    if wait_s:
+        headers.append((b"retry-after", str(wait_s).encode()))
     if refusal.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="floodgate"'))
     return Answer(refusal.status, headers, body)

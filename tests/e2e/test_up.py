@@ -96,11 +96,12 @@ def test_up_killed_gateway_comes_back(local: Local) -> None:
 
 def test_up_in_the_foreground_stops_cleanly_on_ctrl_c(tmp_path: Path) -> None:
     system = Local(tmp_path)
-    command = [*COMMAND, "up", "--port", "0", "--no-demo", "--data", str(system.folder.path)]
+    command = [*COMMAND, "up", "--port", "0", "--workers", "3", "--no-demo", "--data", str(system.folder.path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert any("Floodgate is ready." in line for line in process.stdout)
         pids = system.processes()
+        assert len(process_table.members(system.status()["pids"]["serve"])) == 1 + 3
         process.send_signal(signal.SIGINT)
         said = process.stdout.read()
     assert process.returncode == 0
