@@ -7,13 +7,15 @@ A part stands between `<!-- NAME -->` and `<!-- /NAME -->`.
 import json
 import re
 import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from core_ext.codes import FAULTS, PROBLEMS
 from gateway.domain.access import SCOPES
-from gateway.settings import SECTIONS
+from gateway.settings import LIVE, RULES, SECTIONS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -38,23 +40,37 @@ def scopes() -> str:
 
 
 def settings() -> str:
-    """Every setting, its default, and its line of documentation."""
-    rows = [f"| `{section}.{key}` | {_shown(default)} | {text} |" for section, key, default, text in _fields()]
-    return "\n".join(["| setting | default | |", "| --- | --- | --- |", *rows])
+    """Every setting, its default, when a change of it is in force, and its line of documentation."""
+    rows = [
+        f"| `{field.key}` | {_shown(field.default)} | {field.applies} | {field.text} |"
+        for field in _fields_with_rules()
+    ]
+    return "\n".join(["| setting | default | kind | |", "| --- | --- | --- | --- |", *rows])
 
 
 def example() -> str:
     """`floodgate.toml` with every setting at its default, commented out."""
     lines = [
-        "# Every setting at its default. Remove the # of what you change. Environment and flags win over this file."
+        "# Every setting at its default. Remove the # of what you change. Environment and flags win over this file.",
+        "# Live settings only seed the ledger: once it has them, `floodgate config apply FILE` changes them.",
     ]
     previous = ""
-    for section, key, default, text in _fields():
+    for field in _fields():
+        section, _, name = field.key.partition(".")
         if section != previous:
-            lines += ["", f"[{section}]"]
+            lines += ["", f"[{section}]" + ("  # live" if section in LIVE else "")]
             previous = section
-        lines += [f"# {text}", f"# {key} = {json.dumps(default)}"]
+        lines.append(f"# {field.text}")
+        lines += _example_rule(field.key) if field.key in RULES else [f"# {name} = {json.dumps(field.default)}"]
     return "\n".join(lines) + "\n"
+
+
+def _example_rule(key: str) -> list[str]:
+    lines = [f"# [[{key}]]"]
+    for field in _rule_fields(key):
+        name = field.key.rpartition(".")[2]
+        lines += [f"# {name} = {json.dumps(field.example)}  # {field.text}"]
+    return lines
 
 
 PARTS = {"codes": codes, "faults": faults, "scopes": scopes, "settings": settings}
@@ -69,19 +85,43 @@ def filled(text: str) -> str:
     return text
 
 
-def _fields() -> list[tuple[str, str, object, str]]:
-    found = []
+class Field(NamedTuple):
+    """A setting, or a key of a rule: `applies` is `start` or `live`; `example` is given for keys of rules."""
+
+    key: str
+    default: object
+    applies: str
+    text: str
+    example: object = None
+
+
+def _fields() -> Iterator[Field]:
     for section, kind in SECTIONS.items():
-        hints = typing.get_type_hints(kind, include_extras=True)
-        for field in msgspec.structs.fields(kind):
-            meta = next(one for one in typing.get_args(hints[field.name]) if isinstance(one, msgspec.Meta))
-            assert meta.description, f"{section}.{field.name} is not documented"
-            found.append((section, field.name, field.default, meta.description))
-    return found
+        yield from _documented(section, kind, "live" if section in LIVE else "start")
+
+
+def _rule_fields(key: str) -> Iterator[Field]:
+    return _documented(key, RULES[key], "live")
+
+
+def _fields_with_rules() -> Iterator[Field]:
+    for field in _fields():
+        yield field
+        if field.key in RULES:
+            yield from _rule_fields(field.key)
+
+
+def _documented(prefix: str, kind: type[msgspec.Struct], applies: str) -> Iterator[Field]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in msgspec.structs.fields(kind):
+        meta = next(one for one in typing.get_args(hints[field.name]) if isinstance(one, msgspec.Meta))
+        assert meta.description, f"{prefix}.{field.name} is not documented"
+        example = meta.examples[0] if meta.examples else None
+        yield Field(f"{prefix}.{field.name}", field.default, applies, meta.description, example)
 
 
 def _shown(default: object) -> str:
-    return f"`{default}`" if default != "" else ""
+    return "" if default in ("", (), msgspec.NODEFAULT) else f"`{default}`"
 
 
 if __name__ == "__main__":

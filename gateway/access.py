@@ -4,8 +4,11 @@ replaces them within a second of a change.
 
 from collections.abc import Iterable
 
+import asyncpg
+
 from gateway.domain.access import Client, token_hash
 from gateway.domain.outcomes import Refusal
+from persistence.postgres import clients
 
 SEEN_MAX = 10_000  # remembered headers; more live tokens than that only cost a hash each
 
@@ -23,6 +26,12 @@ class Access:
         self._clients = dict(clients)
         self._seen = {}
         self.loaded = True
+
+    async def load(self, connection: asyncpg.Connection) -> int:
+        """Take over the ledger's tokens. Returns the revision of the topic `clients`."""
+        revision = await clients.revision(connection)
+        self.replace([(row["token_hash"], _client(row)) for row in await clients.live_tokens(connection)])
+        return revision
 
     def refusal(self) -> Refusal:
         """What to answer where `find` finds nobody: before the tokens are loaded, none can be called wrong."""
@@ -45,3 +54,8 @@ class Access:
                 self._seen = {}
             self._seen[header] = client
         return client
+
+
+def _client(row: asyncpg.Record) -> Client:
+    expires_at = float("inf") if row["expires_at"] is None else row["expires_at"].timestamp()
+    return Client(row["client_id"], row["name"], frozenset(row["scopes"]), frozenset(row["channels"]), expires_at)

@@ -1,31 +1,41 @@
-"""Keeps the worker's copies of catalogue and clients up to date: asks for what has changed a few times a second, so
-that a change takes effect within one.
+"""Keeps the worker's copies of catalogue, clients and whatever else is followed up to date: asks a few times a second
+which topics have changed, so that a change takes effect within one.
 """
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
+import structlog
+from msgspec import Struct
 
-from gateway.access import Access
-from gateway.catalogue import Catalogue
-from gateway.domain.access import Client
 from persistence.errors import LedgerUnavailableError
-from persistence.postgres import catalogue as products
-from persistence.postgres import clients
+from persistence.postgres import revisions
 from persistence.postgres.session import Session
 
 POLL_S = 0.2
 
+log = structlog.get_logger("following")
+
+
+class Topic(Struct):
+    """A topic of the table `revision`, and what brings the worker's copy up to date; `load` answers the revision that
+    the copy then reflects. None: it could not be brought up to date, and those after it must not be either.
+    """
+
+    name: str
+    load: Callable[[asyncpg.Connection], Awaitable[int | None]]
+
 
 class Following:
-    """Polls until cancelled. While the ledger is away the copies stay as they were."""
+    """Polls until cancelled, and loads topics in their order. While the ledger is away the copies stay as they were."""
 
-    def __init__(self, session: Session, catalogue: Catalogue, access: Access) -> None:
+    def __init__(self, session: Session, topics: Sequence[Topic]) -> None:
         self._session = session
-        self._catalogue = catalogue
-        self._access = access
-        self._clients_revision = -1
+        self._topics = topics
+        self._known: dict[str, int] = {}
+        self._missing: set[str] = set()
 
     async def run(self) -> None:
         while True:
@@ -34,15 +44,17 @@ class Following:
             await asyncio.sleep(POLL_S)
 
     async def _follow(self, connection: asyncpg.Connection) -> None:
-        revision, rows = await products.changes_since(connection, self._catalogue.revision)
-        if revision != self._catalogue.revision:
-            self._catalogue.apply(revision, rows)
-        revision = await clients.revision(connection)
-        if revision != self._clients_revision:
-            self._access.replace([(row["token_hash"], _client(row)) for row in await clients.live_tokens(connection)])
-            self._clients_revision = revision
+        values = await revisions.fetch(connection)
+        for topic in self._topics:
+            if topic.name not in values:
+                self._note_missing(topic.name)
+            elif values[topic.name] != self._known.get(topic.name):
+                revision = await topic.load(connection)
+                if revision is None:
+                    return
+                self._known[topic.name] = revision
 
-
-def _client(row: asyncpg.Record) -> Client:
-    expires_at = float("inf") if row["expires_at"] is None else row["expires_at"].timestamp()
-    return Client(row["client_id"], row["name"], frozenset(row["scopes"]), frozenset(row["channels"]), expires_at)
+    def _note_missing(self, name: str) -> None:
+        if name not in self._missing:
+            self._missing.add(name)
+            log.error("ledger_schema_is_old", topic=name, remedy="floodgate migrate")

@@ -2,25 +2,32 @@
 
 A field's `Meta` gives its bounds and its line of documentation; the example file and the README's table are made from
 them. An unknown key is an error that names the nearest known one. Secrets are read from files:
-`FLOODGATE_POSTGRES__URL_FILE` names a file that holds the value.
+`FLOODGATE_POSTGRES__URL_FILE` names a file that holds the value. The sections in LIVE only seed the ledger, whose
+versions of them are in force from then on (gateway/live.py).
 """
 
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 PREFIX = "FLOODGATE_"
 CONFIG_VARIABLE = "FLOODGATE_CONFIG"
+WORKERS_MAX = 64  # of one gateway on one host
 # Read by other parts of the system, not settings of a process.
 OTHER_VARIABLES = frozenset(
     {CONFIG_VARIABLE, "FLOODGATE_CORE", "FLOODGATE_DATA", "FLOODGATE_SANITIZE", "FLOODGATE_TOKEN_FILE", "FLOODGATE_URL"}
 )
+
+RULES_MAX = 1000  # of one section
+# A take that leaves more free units does not put its SKU on watch (sql/0006_levels.sql). Were more called low, SKUs
+# with leases would be put on watch at each look, and that and a take of several SKUs could wait for one another.
+LOW_UNITS_MAX = 1000
 
 
 class SettingsError(Exception):
@@ -35,6 +42,7 @@ class Http(Struct, forbid_unknown_fields=True, frozen=True):
         5000
     )
     connections_max: Annotated[int, Meta(ge=128, le=65536, description="Open connections of a worker")] = 8192
+    workers: Annotated[int, Meta(ge=1, le=WORKERS_MAX, description="Processes of one gateway")] = 2
 
 
 class Batch(Struct, forbid_unknown_fields=True, frozen=True):
@@ -54,8 +62,33 @@ class Batch(Struct, forbid_unknown_fields=True, frozen=True):
     ] = 1000
 
 
+Pattern = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=200,
+        description="SKUs that the rule is for, case-sensitive: `*` any characters, `?` one, `[AB]` one of these",
+        examples=["SALE-*"],
+    ),
+]
+
+
+class StockRule(Struct, forbid_unknown_fields=True, frozen=True):
+    sku: Pattern
+    shards: Annotated[int, Meta(ge=1, le=256, description="Shards of their stock", examples=[16])]
+
+
+class LimitRule(Struct, forbid_unknown_fields=True, frozen=True):
+    sku: Pattern
+    units: Annotated[
+        int, Meta(ge=1, le=1000000, description="Units of each such SKU that one customer may hold", examples=[2])
+    ]
+
+
 class Stock(Struct, forbid_unknown_fields=True, frozen=True):
-    shards: Annotated[int, Meta(ge=1, le=256, description="Shards of a new SKU's stock")] = 4
+    shards: Annotated[
+        int, Meta(ge=1, le=256, description="Shards of a SKU's stock that no rule and no command names")
+    ] = 4
     lease_units_max: Annotated[int, Meta(ge=1, le=1000000, description="Units of one refill while there is plenty")] = (
         512
     )
@@ -65,6 +98,24 @@ class Stock(Struct, forbid_unknown_fields=True, frozen=True):
     park_ms_max: Annotated[
         int, Meta(ge=1, le=60000, description="Longest wait of an order for stock, in milliseconds")
     ] = 500
+    low_units: Annotated[int, Meta(ge=0, le=LOW_UNITS_MAX, description="Units at or below which a SKU is low")] = 10
+    rule: Annotated[
+        tuple[StockRule, ...],
+        Meta(
+            max_length=RULES_MAX, description="Shards by SKU: the first rule that matches counts; `--shards` beats it"
+        ),
+    ] = ()
+
+
+class Limits(Struct, forbid_unknown_fields=True, frozen=True):
+    rule: Annotated[
+        tuple[LimitRule, ...],
+        Meta(
+            max_length=RULES_MAX,
+            description="Units per customer by SKU: the first rule that matches counts; the limit of a product"
+            " and that of a sale's item beat it",
+        ),
+    ] = ()
 
 
 class Orders(Struct, forbid_unknown_fields=True, frozen=True):
@@ -148,12 +199,13 @@ class Log(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Settings(Struct, forbid_unknown_fields=True, frozen=True):
-    """The settings of one process. Immutable: a change needs a restart."""
+    """The settings of one process, as it has read them at its start."""
 
     installation: Installation = field(default_factory=Installation)
     http: Http = field(default_factory=Http)
     batch: Batch = field(default_factory=Batch)
     stock: Stock = field(default_factory=Stock)
+    limits: Limits = field(default_factory=Limits)
     orders: Orders = field(default_factory=Orders)
     postgres: Postgres = field(default_factory=Postgres)
     redis: Redis = field(default_factory=Redis)
@@ -169,6 +221,16 @@ SECTIONS: dict[str, type[Struct]] = {
     name: kind for name, kind in Settings.__annotations__.items() if isinstance(kind, type)
 }
 KEYS = {f"{section}.{key}" for section, kind in SECTIONS.items() for key in kind.__struct_fields__}
+# Sections that change while processes run. All others are read once, at the start.
+LIVE = ("stock", "limits")
+RULES: dict[str, type[Struct]] = {"stock.rule": StockRule, "limits.rule": LimitRule}
+
+
+class Loaded(NamedTuple):
+    """Settings, and where each key that some source has named comes from: `file`, `environment` or `flag`."""
+
+    settings: Settings
+    origins: dict[str, str]
 
 
 def load(
@@ -180,19 +242,71 @@ def load(
     Raises SettingsError, which names the key, for an unknown key, a wrong type, a value out of bounds, or a file that
     cannot be read.
     """
+    return load_with_origins(config, environ, flags).settings
+
+
+def load_with_origins(
+    config: Path | None = None, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+) -> Loaded:
+    """As `load`, with the origin of each key that is not left at its default."""
     environ = os.environ if environ is None else environ
     config = config or (Path(environ[CONFIG_VARIABLE]) if CONFIG_VARIABLE in environ else None)
     merged: dict[str, dict[str, Any]] = {}
-    for source in (_from_file(config), _from_environment(environ), flags or {}):
+    origins: dict[str, str] = {}
+    sources = {"file": _from_file(config), "environment": _from_environment(environ), "flag": flags or {}}
+    for origin, source in sources.items():
         for key, value in source.items():
             if value is not None:
-                _check_key(key)
                 section, _, name = key.partition(".")
                 merged.setdefault(section, {})[name] = value
+                origins[key] = origin
+    return Loaded(checked(merged), origins)
+
+
+def checked(sections: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """The settings that these values give, by section; what is not named is at its default. Rules may be JSON text.
+
+    Raises SettingsError, which names the key, for an unknown key, a wrong type, or a value out of bounds.
+    """
+    for section, body in sections.items():
+        for name in body:
+            _check_key(f"{section}.{name}", KEYS)
+    read = {
+        section: {name: _read(f"{section}.{name}", raw) for name, raw in body.items()}
+        for section, body in sections.items()
+    }
     try:
-        return msgspec.convert(merged, Settings, strict=False)
+        return msgspec.convert(read, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(str(error)) from error
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """The value of a key such as `http.port`."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(settings, section), name)
+
+
+def differences(one: Settings, other: Settings) -> list[str]:
+    """The keys whose values differ, in the order of the file."""
+    keys = (f"{section}.{name}" for section, kind in SECTIONS.items() for name in kind.__struct_fields__)
+    return [key for key in keys if value_of(one, key) != value_of(other, key)]
+
+
+def _read(key: str, value: Any) -> Any:
+    """A value as `convert` takes it; the keys of rules are known ones."""
+    if key not in RULES:
+        return value
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except msgspec.DecodeError as error:
+            raise SettingsError(f"{key} has to be a JSON array of rules: {error}") from error
+    known = {f"{key}.{name}" for name in RULES[key].__struct_fields__}
+    for rule in value if isinstance(value, list) else ():
+        for name in rule if isinstance(rule, dict) else ():
+            _check_key(f"{key}.{name}", known)
+    return value
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:
@@ -233,8 +347,8 @@ def _read_secret(variable: str, path: Path) -> str:
         raise SettingsError(f"{variable}: {path} cannot be read: {error.strerror}") from error
 
 
-def _check_key(key: str) -> None:
-    if key in KEYS:
+def _check_key(key: str, known: Collection[str]) -> None:
+    if key in known:
         return
-    near = difflib.get_close_matches(key, sorted(KEYS), n=1, cutoff=0.0)
+    near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.0)
     raise SettingsError(f"unknown setting {key}; the nearest is {near[0]}")

@@ -1,5 +1,5 @@
 """The steward: the work beside the road. Partitions ahead of time, leases of the dead, events that no worker got
-acknowledged, what is old.
+acknowledged, shards by rule, levels of stock, the mirror, what is old.
 
 Any number may run. There is no leader: every job is safe when it runs twice at once.
 """
@@ -10,17 +10,38 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from gateway.live import Live
 from gateway.settings import Settings
+from gateway.steward.levels import Levels
 from gateway.steward.relay import Relay
+from gateway.steward.shards import Shards
+from gateway.steward.sweep import Sweep
 from gateway.tasks import Tasks
 from persistence.errors import LedgerUnavailableError, Unavailable
 from persistence.nats.stream import Stream, StreamSettings
 from persistence.postgres import control, housekeeping, partitions
 from persistence.postgres.session import Session
+from persistence.redis.mirror import Mirror
 
 RELAY_EVERY_S = 1.0
 PARTITIONS_EVERY_S = 60.0
 HOUSEKEEPING_EVERY_S = 600.0
+SETTINGS_EVERY_S = 1.0
+SHARDS_EVERY_S = 1.0
+LEVELS_EVERY_S = 0.25
+SWEEP_EVERY_S = 2.0  # the mirror forgets what it has not been told for 5 s
+SESSIONS = (
+    "relay",
+    "bury",
+    "partitions",
+    "housekeeping",
+    "settings",
+    "shards",
+    "levels",
+    "stock_events",
+    "sweep",
+)
+AWAY_PAUSE_S = 1.0  # at least, after a dependency was away
 
 log = structlog.get_logger("steward")
 
@@ -31,10 +52,7 @@ class Steward:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         timeout_s = settings.postgres.command_timeout_ms / 1000
-        self._sessions = {
-            name: Session(settings.postgres.url, f"fg-steward-{name}", timeout_s)
-            for name in ("relay", "bury", "partitions", "housekeeping")
-        }
+        self._sessions = {name: Session(settings.postgres.url, f"fg-steward-{name}", timeout_s) for name in SESSIONS}
         self._stream = Stream(settings.nats.url, "floodgate-steward", settings.nats.ack_timeout_ms / 1000)
         self._relay = Relay(
             self._sessions["relay"],
@@ -42,6 +60,16 @@ class Steward:
             f"/floodgate/{settings.installation.name}",
             settings.nats.ack_timeout_ms / 1000,
         )
+        self._live = Live(settings)
+        self._shards = Shards(self._sessions["shards"], self._live)
+        self._levels = Levels(
+            self._sessions["levels"],
+            self._sessions["stock_events"],
+            self._stream,
+            f"/floodgate/{settings.installation.name}",
+            self._live,
+        )
+        self._mirror = Mirror(settings.redis.url) if settings.redis.url else None
         self._owner_timeout_s = settings.owner.timeout_ms / 1000
         self._unbroken_since: float | None = None
 
@@ -49,22 +77,29 @@ class Steward:
         """Do every job at its interval until `stop`."""
         tasks = Tasks()
         for name, job, every_s in (
-            ("streams", self._ensure_stream, PARTITIONS_EVERY_S),
+            ("streams", self._ensure_streams, PARTITIONS_EVERY_S),
             ("relay", self._relay.drain, RELAY_EVERY_S),
             ("bury", self._bury, self._owner_timeout_s / 4),
             ("partitions", self._make_partitions, PARTITIONS_EVERY_S),
             ("housekeeping", self._keep_house, HOUSEKEEPING_EVERY_S),
+            ("settings", self._follow_settings, SETTINGS_EVERY_S),
+            ("shards", self._shards.run_pass, SHARDS_EVERY_S),
+            ("levels", self._levels.decide, LEVELS_EVERY_S),
+            ("stock_events", self._levels.publish, LEVELS_EVERY_S),
+            ("sweep", self._sweep, SWEEP_EVERY_S),
         ):
             tasks.loop(name, lambda name=name, job=job, every_s=every_s: _every(name, job, every_s))  # type: ignore[misc]
         await stop.wait()
         await tasks.close(wait_s=1.0)
         await self._stream.close()
+        if self._mirror is not None:
+            await self._mirror.close()
         for session in self._sessions.values():
             await session.close()
 
-    async def _ensure_stream(self) -> None:
+    async def _ensure_streams(self) -> None:
         nats = self._settings.nats
-        await self._stream.ensure_stream(StreamSettings(nats.replicas, nats.max_age_s, nats.duplicate_window_s))
+        await self._stream.ensure_streams(StreamSettings(nats.replicas, nats.max_age_s, nats.duplicate_window_s))
 
     async def _bury(self) -> None:
         """Close what the dead hold, once PostgreSQL has been there for longer than their time-out: after an outage
@@ -80,6 +115,13 @@ class Steward:
         except LedgerUnavailableError:
             self._unbroken_since = None
             raise
+
+    async def _sweep(self) -> None:
+        if self._mirror is not None:
+            await Sweep(self._sessions["sweep"], self._mirror).run_pass()
+
+    async def _follow_settings(self) -> None:
+        await self._sessions["settings"].run(self._live.load)
 
     async def _make_partitions(self) -> None:
         bounds = self._settings.partitions
@@ -104,4 +146,5 @@ async def _every(name: str, job: Callable[[], Awaitable[None]], every_s: float) 
             await job()
         except Unavailable as error:
             log.warning("job_waits", job=name, error=str(error))
+            await asyncio.sleep(max(AWAY_PAUSE_S - every_s, 0))
         await asyncio.sleep(every_s)

@@ -1,10 +1,23 @@
 """Settings: file < environment < flags, checked whole, and every error names the key and what to do."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from gateway.settings import KEYS, OTHER_VARIABLES, Settings, SettingsError, load
+from deploy.readme import EXAMPLE
+from gateway.settings import (
+    KEYS,
+    OTHER_VARIABLES,
+    RULES_MAX,
+    LimitRule,
+    Settings,
+    SettingsError,
+    StockRule,
+    differences,
+    load,
+    load_with_origins,
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -74,7 +87,14 @@ def test_settings_variables_of_other_programs_are_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("http.port", -1), ("http.port", 65536), ("batch.rows_max", 0), ("batch.rows_max", 1001), ("stock.shards", 257)],
+    [
+        ("http.port", -1),
+        ("http.port", 65536),
+        ("batch.rows_max", 0),
+        ("batch.rows_max", 1001),
+        ("stock.shards", 257),
+        ("stock.low_units", 1001),
+    ],
 )
 def test_settings_value_out_of_bounds_is_refused_by_name(key: str, value: int) -> None:
     with pytest.raises(SettingsError, match=key.replace(".", r"\.")):
@@ -103,3 +123,65 @@ def test_settings_file_that_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_settings_have_every_key_once_by_section() -> None:
     assert {"http.port", "stock.shards", "secrets.master_keys"} <= KEYS
+
+
+RULES = '[[stock.rule]]\nsku = "SALE-*"\nshards = 16\n[[stock.rule]]\nsku = "*"\nshards = 2\n'
+
+
+def test_settings_rules_of_a_file_keep_their_order(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, RULES), {})
+    assert loaded.stock.rule == (StockRule("SALE-*", 16), StockRule("*", 2))
+
+
+def test_settings_rules_of_the_environment_are_json_and_replace_those_of_the_file(tmp_path: Path) -> None:
+    environ = {"FLOODGATE_STOCK__RULE": '[{"sku": "A", "shards": 3}]', "FLOODGATE_LIMITS__RULE": "[]"}
+    loaded = load(write(tmp_path, RULES), environ)
+    assert (loaded.stock.rule, loaded.limits.rule) == ((StockRule("A", 3),), ())
+
+
+def test_settings_rules_of_a_flag_are_taken_as_they_are() -> None:
+    assert load(environ={}, flags={"limits.rule": [{"sku": "A", "units": 3}]}).limits.rule == (LimitRule("A", 3),)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ('[{"sku": "A", "shard": 3}]', r"unknown setting stock\.rule\.shard; the nearest is stock\.rule\.shards"),
+        ('[{"sku": "A", "shards": 3}, {"sku": "B"}]', r"stock\.rule\[1\]"),
+        ('[{"sku": "A", "shards": 0}]', r"stock\.rule\[0\]\.shards"),
+        ('[{"sku": "A", "shards": 257}]', r"stock\.rule\[0\]\.shards"),
+        ('[{"sku": "", "shards": 1}]', r"stock\.rule\[0\]\.sku"),
+        ("[5]", r"stock\.rule\[0\]"),
+        ("5", r"stock\.rule"),
+        ("SALE-*", r"stock\.rule has to be a JSON array of rules"),
+    ],
+)
+def test_settings_rules_that_cannot_be_used_are_named(rules: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load(environ={"FLOODGATE_STOCK__RULE": rules})
+
+
+def test_settings_rules_of_a_section_are_at_most_1000() -> None:
+    rules = [{"sku": f"A-{number}", "units": 1} for number in range(RULES_MAX + 1)]
+    assert len(load(environ={}, flags={"limits.rule": rules[1:]}).limits.rule) == RULES_MAX
+    with pytest.raises(SettingsError, match=r"limits\.rule"):
+        load(environ={}, flags={"limits.rule": rules})
+
+
+def test_settings_origins_name_the_source_that_won(tmp_path: Path) -> None:
+    path = write(tmp_path, "[http]\nport = 81\nhost = 'a'\n")
+    origins = load_with_origins(path, {"FLOODGATE_HTTP__PORT": "82"}, {"log.level": "debug"}).origins
+    assert origins == {"http.port": "environment", "http.host": "file", "log.level": "flag"}
+
+
+def test_settings_differences_are_the_keys_whose_values_differ() -> None:
+    one, other = load(environ={}, flags={"http.port": 1}), load(environ={}, flags={"stock.shards": 5})
+    assert differences(one, other) == ["http.port", "stock.shards"]
+    assert differences(one, one) == []
+
+
+def test_settings_of_the_example_with_everything_named_are_the_defaults_and_its_rules(tmp_path: Path) -> None:
+    text = re.sub(r"^# (?=[a-z_]+ = |\[\[)", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+    loaded = load(write(tmp_path, text), {})
+    assert (loaded.stock.rule, loaded.limits.rule) == ((StockRule("SALE-*", 16),), (LimitRule("SALE-*", 2),))
+    assert differences(loaded, Settings()) == ["stock.rule", "limits.rule"]
