@@ -40,19 +40,26 @@ class Heart:
         """One heartbeat. A ledger that is away is noted in `missed` and asked again at the next beat."""
         try:
             await self._ensure_registered()
-            known = self._leases.known()
-            now_s, active = await control.heartbeat(self._session, self._registered)
-            self._clock.observe(now_s)
-            await self._leases.reconcile(known, active)
-            if await control.reap(self._session):
-                log.warning("hung_committers_ended")
+            try:
+                await self._beat()
+            except OwnerNotAliveError:
+                log.warning("owner_declared_dead", owner=self._registered)
+                self._leases.renew()
+                await self._ensure_registered()  # Until the ledger knows the new owner, it gets no units.
             self.missed = 0
-        except OwnerNotAliveError:
-            log.warning("owner_declared_dead", owner=self._registered)
-            self._leases.renew()
         except LedgerUnavailableError as error:
             self.missed += 1
             log.warning("heartbeat_missed", error=str(error))
+
+    async def _beat(self) -> None:
+        known = self._leases.known()
+        # What was counted for a beat that the ledger does not hear is lost: it says how things are, and no more.
+        pinch = self._leases.pinch.take(self._leases.parking.skus)
+        reading, active = await control.heartbeat(self._session, self._registered, pinch, self._heartbeat_s)
+        self._clock.observe(*reading)
+        await self._leases.reconcile(known, active)
+        if await control.reap(self._session):
+            log.warning("hung_committers_ended")
 
     async def _ensure_registered(self) -> None:
         if self._registered == self._leases.owner:

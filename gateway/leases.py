@@ -1,54 +1,48 @@
-"""Stock in the hand of this worker: refills the till ahead of need, and lets orders wait that the till cannot serve
-(parked).
+"""Stock in the hand of this worker: refills the till ahead of need, finds units for the orders that wait, and gives
+back what others call for.
 
-A parked order holds nothing and has a deadline; those of a SKU are served in order of arrival, and nobody who comes
-later overtakes them. *Sold out* is said only of a quantity that free units and units in anybody's hands cannot cover,
-as the ledger has just counted them under its locks.
+*Sold out* is said only of a quantity that free units and units in anybody's hands cannot cover, as the ledger has just
+counted them under its locks. What the mirror says spares a question, and never answers one.
 """
 
 import asyncio
 import contextlib
 import os
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import structlog
 from msgspec import Struct
 
 from core_ext import ids, stock_table
+from gateway.bell import Bell
 from gateway.clock import Clock
 from gateway.domain.outcomes import Refusal
-from gateway.settings import Stock
+from gateway.live import Live
+from gateway.metrics import Counters
+from gateway.parking import Demand, Parked, Parking, Parts, Short
+from gateway.pinch import Pinch
 from persistence.errors import LedgerUnavailableError, OwnerNotAliveError
 from persistence.postgres import stock
 from persistence.postgres.session import Session
+from persistence.redis.mirror import Ring
 
-Demand = list[tuple[str, int]]
-Parts = list[tuple[bytes, int]]
-
-PARKED_MAX = 10_000  # orders that may wait for stock in one worker
 BOUND_S = 1.0  # how long "free + outstanding" of a SKU is believed after the ledger said it
 SIZE_MIN = 16  # units of the first refill of a SKU; the ledger grants no less while it has plenty
 RETRY_MIN_S = 0.005  # between two takes of units that are in somebody's hands
 RETRY_MAX_S = 0.1
+# A take that was refused is not repeated for so long while the mirror shows too few free units. Those who wait have to
+# learn in time, too, that what was in other hands is sold: of that the mirror says nothing.
+SHIELD_S = 0.05
+# Who has waited this long calls by way of the ledger, and again after as long: the mirror may be deaf on either side.
+LEDGER_CALL_S = 0.2
 GIVE_TRIES = 3
+# Who would take units away that workers hold calls them back so often, and waits so long each time: workers that are
+# deaf to the mirror hear of it by way of the ledger.
+RECALL_WAITS_S = (0.0, 0.02, 0.1, 0.3, 0.5)
+WANTS_MAX = 256  # SKUs of one take, save for an order that has more
 
 log = structlog.get_logger("leases")
-
-
-class Short(Struct):
-    """An order asks for more than exists: the SKUs, each with the units that do exist."""
-
-    available: list[tuple[str, int]]
-
-
-class Parked(Struct, eq=False):
-    """An order that waits for stock. The future gives its parts of leases, or why it gets none."""
-
-    demand: Demand
-    result: asyncio.Future[Parts | Short | Refusal]
-    deadline: asyncio.TimerHandle | None = None
 
 
 class Refill(Struct):
@@ -61,26 +55,34 @@ class Refill(Struct):
 class Leases:
     """The till and its refills, for one owner. After `renew` the owner is another one and the till empty."""
 
-    def __init__(self, session: Session, clock: Clock, settings: Stock) -> None:
+    def __init__(self, session: Session, clock: Clock, live: Live, bell: Bell, counters: Counters) -> None:
         self.till = stock_table.StockTable()
         self.owner = str(uuid.uuid4())
         self.home = int.from_bytes(os.urandom(2), "big")
         self.takes = 0
+        self.parking = Parking()
+        self.pinch = Pinch()
         self._session = session
         self._clock = clock
-        self._settings = settings
+        self._live = live
+        self._bell = bell
+        self._counters = counters
         self._asked: dict[bytes, stock.Want] = {}
         self._asked_at = 0.0
-        self._parked: dict[int, Parked] = {}
-        self._parked_skus: Counter[str] = Counter()
         self._bounds: dict[str, tuple[int, float]] = {}
+        self._refused_at: dict[str, float] = {}
         self._refills: dict[str, Refill] = {}
+        self._called: dict[str, None] = {}
+        self._called_by_ledger_at = 0.0
+        self._ahead: dict[str, None] = {}
+        self._thirsty: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._closed = False
+        bell.attach(self.heard)
 
     @property
     def parked(self) -> int:
-        return len(self._parked)
+        return len(self.parking)
 
     def renew(self) -> None:
         """The owner has been declared dead: forget what it held, and go on as a new one."""
@@ -92,7 +94,7 @@ class Leases:
         """The parts of leases that serve `demand`, at once, or None. Nobody is served who would overtake a parked
         order.
         """
-        if self._parked_skus and any(sku in self._parked_skus for sku, _ in demand):
+        if self.parking.holds_back(demand):
             return None
         parts = self.till.try_reserve(demand)
         if parts is None or self.till.thirsty:
@@ -108,49 +110,69 @@ class Leases:
         available = [
             (sku, bound[0]) for sku, units, bound in bounds if bound is not None and units > bound[0] and now < bound[1]
         ]
+        for sku, _ in available:
+            self.pinch.refused(sku)
         return Short(available) if available else None
 
     def park(self, demand: Demand) -> Parked | None:
         """Let an order wait for stock, at most `park_ms_max`. None when too many wait already, or after `close`."""
-        if self._closed or len(self._parked) >= PARKED_MAX:
+        if self._closed:
             return None
-        loop = asyncio.get_running_loop()
-        parked = Parked(demand, loop.create_future())
-        parked.deadline = loop.call_later(self._settings.park_ms_max / 1000, self._give_up, parked)
-        self._parked[id(parked)] = parked
-        self._parked_skus.update(sku for sku, _ in demand)
-        self._wake.set()
+        wait_s = self._live.stock.park_ms_max / 1000
+        parked = self.parking.park(demand, self._clock.now_s(), wait_s, self._give_up)
+        # Whoever only stands behind others changes nothing for now.
+        if parked is not None and (
+            any(self.parking.skus[sku] == 1 for sku, _ in demand) or not self.till.missing(demand)
+        ):
+            self._wake.set()
         return parked
 
     def returned(self) -> None:
         """Units have come back to the till, or left it for good: somebody who waits may be served, or told."""
-        if self._parked:
+        if len(self.parking):
             self._wake.set()
 
     def restocked(self, sku: str) -> None:
-        """The merchant has set a new total: what the ledger said before about how many units exist is void."""
-        self._bounds.pop(sku, None)
-        self._wake.set()
+        """The merchant has set a new total: what was said before about how many units exist is void, everywhere."""
+        self._came_back(sku)
+        self._bell.freed(sku)
+
+    def stock_up(self, keys: Iterable[str]) -> None:
+        """Ask for units ahead of the first order, of SKUs that the till has none of."""
+        self._ahead.update((key, None) for key in keys if not self.till.free(key))
+        if self._ahead:
+            self._wake.set()
+
+    def heard(self, ring: Ring) -> None:
+        """Somebody calls for units, or some have become free."""
+        if ring.kind == "freed":
+            self._came_back(ring.sku)
+        elif self.till.free(ring.sku):
+            self._called[ring.sku] = None
+            self._wake.set()
 
     async def run(self) -> None:
         """Serve the parked and refill the till until `close`."""
         pause = RETRY_MIN_S
         while not self._closed:
             self._wake.clear()
-            self._serve()
-            wants = self._wants()
-            if wants and await self._take(wants):
+            await self._answer_calls()
+            self.parking.serve(self.till)
+            wants = await self._worth_asking(self._wants())
+            granted = bool(wants) and not self._closed and await self._take(wants)
+            self.parking.serve(self.till)  # Before anybody's call is answered: what was granted is promised.
+            await self._call_by_ledger()
+            if granted:
                 pause = RETRY_MIN_S
-                continue
-            if not self._wake.is_set():
-                await self._pause(pause if self._parked or self._asked else None)
+            elif not self._wake.is_set():
+                await self._pause(pause if len(self.parking) or self._asked else None)
                 pause = min(2 * pause, RETRY_MAX_S)
 
     def close(self) -> None:
         """No more refills: who waits for stock is told to come back, and `run` ends."""
         self._closed = True
-        for parked in list(self._parked.values()):
-            self._unpark(parked, Refusal("ledger_away"))
+        for parked in self.parking:
+            self.parking.release(parked, Refusal("ledger_away"))
         self._wake.set()
 
     async def give_back(self, sku: str) -> None:
@@ -169,7 +191,14 @@ class Leases:
                     raise
                 continue
             self.drop([give.lease for give in gives if give.lease not in given])
+            await self._say_freed([sku])
             return
+
+    async def recall(self, sku: str) -> None:
+        """Have all workers give back what they have not promised of a SKU. Raises LedgerUnavailableError."""
+        await self.give_back(sku)
+        self._bell.call(sku)
+        await self._bell.call_by_ledger([sku])
 
     def drop(self, leases: Iterable[bytes]) -> None:
         """These leases are not ours any more, or in doubt. The heartbeat closes what the ledger counts as ours."""
@@ -197,52 +226,87 @@ class Leases:
 
     async def _pause(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):  # Not wait_for: before Python 3.12 it may swallow a cancellation.
+                await self._wake.wait()
 
-    def _serve(self) -> None:
-        """Serve the parked in order of arrival. One that stays short keeps those behind it from what it lacks."""
-        if not self._parked:
-            return
-        short: set[str] = set()
-        for parked in list(self._parked.values()):
-            if any(sku in short for sku, _ in parked.demand):
-                continue
-            parts = self.till.try_reserve(parked.demand)
-            if parts is None:
-                short.update(sku for sku, _ in self.till.missing(parked.demand))
-            else:
-                self._unpark(parked, parts)
+    def _came_back(self, sku: str) -> None:
+        self._bounds.pop(sku, None)
+        self._refused_at.pop(sku, None)
+        if sku in self.parking.skus:
+            self._wake.set()
+
+    async def _answer_calls(self) -> None:
+        """Give back what others have called for. What somebody waits for here as well goes back all the same: two who
+        each hold a part of what both need would wait for ever.
+        """
+        called, self._called = self._called, {}
+        for sku in called:
+            with contextlib.suppress(LedgerUnavailableError):
+                await self.give_back(sku)
+
+    async def _say_freed(self, skus: Sequence[str]) -> None:
+        """Units of these SKUs are free again: the mirror is told how many, and those who wait that it is so."""
+        with contextlib.suppress(LedgerUnavailableError):
+            self._bell.push(await self._session.run(lambda connection: stock.shards(connection, skus)))
+        for sku in skus:
+            self._bell.freed(sku)
 
     def _wants(self) -> list[stock.Want]:
-        """What to ask for: takes that were not answered, the needs of those who wait, refills ahead of need."""
+        """What to ask for: takes that were not answered, the needs of those who wait, refills ahead of need. An order
+        asks for all that it lacks, or for nothing while an earlier one lacks some of the same.
+        """
         if self._asked:
             return list(self._asked.values())
-        needs: dict[str, int] = {}
-        waiting: Counter[str] = Counter()
-        for parked in self._parked.values():
-            for sku, units in self.till.missing(parked.demand):
-                needs.setdefault(sku, units)
-                waiting[sku] += units
-        for sku in self.till.take_thirsty():
-            needs.setdefault(sku, 0)
-        return [self._want(sku, units, waiting[sku]) for sku, units in needs.items()]
+        needs: dict[str, tuple[int, int]] = {}
+        claimed: set[str] = set()
+        for parked in self.parking.walk(claimed):
+            if len(needs) >= WANTS_MAX:
+                break
+            missing = self.till.missing(parked.demand)
+            if not any(sku in claimed for sku, _ in missing):
+                needs |= {sku: (units, parked.number) for sku, units in missing}
+            claimed.update(sku for sku, _ in missing)
+        self._thirsty.update((sku, None) for sku in self.till.take_thirsty())
+        ahead = [sku for sku in (*self._thirsty, *self._ahead) if sku not in claimed]
+        needs |= dict.fromkeys(ahead[: max(WANTS_MAX - len(needs), 0)], (0, 0))
+        return [self._want(sku, units, order) for sku, (units, order) in needs.items()]
 
-    def _want(self, sku: str, units: int, waiting: int) -> stock.Want:
+    def _want(self, sku: str, units: int, order: int) -> stock.Want:
         refill = self._refills.setdefault(sku, Refill())
-        now = self._clock.now_s()
-        ahead = self._settings.lease_ahead_ms / 1000
-        if now - refill.at < ahead:
-            refill.size = min(2 * refill.size, self._settings.lease_units_max)
+        now, settings = self._clock.now_s(), self._live.stock
+        ahead = settings.lease_ahead_ms / 1000
+        if sku in self._ahead:
+            refill.size = settings.lease_units_max
+        elif now - refill.at < ahead:
+            refill.size = min(2 * refill.size, settings.lease_units_max)
         elif now - refill.at > 10 * ahead:
             refill.size = max(refill.size // 2, SIZE_MIN)
         refill.at = now
-        convenient = min(max(refill.size, waiting), max(self._settings.lease_units_max, SIZE_MIN))
+        waiting = self.parking.units[sku] - self.till.free(sku)
+        convenient = min(max(refill.size, waiting), max(settings.lease_units_max, SIZE_MIN))
         lease = ids.new_id(self._clock.now_ms())
-        return stock.Want(lease, sku, units, max(units, convenient))
+        return stock.Want(lease, sku, units, max(units, convenient), order)
+
+    async def _worth_asking(self, wants: list[stock.Want]) -> list[stock.Want]:
+        """Leave out the orders of which the ledger has refused a part a moment ago, and the mirror shows no more."""
+        now = self._clock.now_s()
+        fresh = {want.sku for want in wants if now - self._refused_at.get(want.sku, 0.0) < SHIELD_S}
+        if not fresh or self._asked:
+            return wants
+        free = await self._bell.free(sorted(fresh), self._clock.now_ms())
+        hopeless = {
+            want.order
+            for want in wants
+            if want.order and want.sku in fresh and free.get(want.sku, want.units_min) < want.units_min
+        }
+        return [want for want in wants if want.order not in hopeless]
 
     async def _take(self, wants: list[stock.Want]) -> bool:
         """Ask the ledger. True when anything was granted."""
         owner = self.owner
+        for want in wants:
+            self._ahead.pop(want.sku, None)
+            self._thirsty.pop(want.sku, None)
         if not self._asked:
             self._asked_at = self._clock.now_s()
         self._asked = {want.lease: want for want in wants}
@@ -257,42 +321,55 @@ class Leases:
         if owner != self.owner:
             return False
         self._asked.clear()
+        self._counters.lease_refill_seconds.observe(self._clock.now_s() - self._asked_at)
+        needs = {want.lease: want.units_min for want in wants}
         for answer in answers:
-            self._received(answer)
+            self._received(answer, needs[answer.lease])
         return any(answer.units for answer in answers)
 
-    def _received(self, answer: stock.Taken) -> None:
+    def _received(self, answer: stock.Taken, needed: int) -> None:
         plenty = answer.free is None
         if answer.units:
             self.till.add(answer.sku, answer.lease, answer.units)
             self._bounds.pop(answer.sku, None)
+            self._refused_at.pop(answer.sku, None)
+            self.pinch.refilled(answer.sku)
         self.till.set_low_mark(answer.sku, answer.units // 2 if plenty else 0)
-        if not answer.units and answer.free is not None and answer.outstanding is not None:
-            self._short(answer.sku, answer.free + answer.outstanding)
+        self._bell.push(answer.shards)
+        # A SKU of which enough is free was refused for another one that the order lacks.
+        if not answer.units and answer.free is not None and answer.free < needed and answer.outstanding is not None:
+            self._short(answer.sku, answer.free, answer.outstanding)
 
-    def _short(self, sku: str, bound: int) -> None:
+    def _short(self, sku: str, free: int, outstanding: int) -> None:
         """Nothing was granted: whoever wants more than exists is told so; the others wait for what is in somebody's
         hands.
         """
-        self._bounds[sku] = (bound, self._clock.now_s() + BOUND_S)
-        for parked in list(self._parked.values()):
-            if any(wanted == sku and units > bound for wanted, units in parked.demand):
-                self._unpark(parked, Short([(sku, bound)]))
+        now = self._clock.now_s()
+        self._bounds[sku] = (free + outstanding, now + BOUND_S)
+        self._refused_at[sku] = now
+        for _ in range(self.parking.refuse_short(sku, free + outstanding)):
+            self.pinch.refused(sku)
+        if sku in self.parking.skus and outstanding:
+            self._bell.call(sku)
+
+    async def _call_by_ledger(self) -> None:
+        """Call for what somebody has long waited for by the way that nobody can be deaf to."""
+        now = self._clock.now_s()
+        if now - self._called_by_ledger_at < LEDGER_CALL_S:
+            return
+        late = {
+            sku
+            for sku, head in self.parking.heads().items()
+            if now - head.since_s >= LEDGER_CALL_S
+            and any(sku == lacking for lacking, _ in self.till.missing(head.demand))
+        }
+        if late:
+            self._called_by_ledger_at = now
+            await self._bell.call_by_ledger(sorted(late))
 
     def _give_up(self, parked: Parked) -> None:
         # A take is nearly always under way while somebody waits; one without an answer for long is something else.
         away = bool(self._asked) and self._clock.now_s() - self._asked_at >= RETRY_MAX_S
-        self._unpark(
+        self.parking.release(
             parked, Refusal("ledger_away") if away else Refusal("stock_returning", "the units are in other hands")
         )
-
-    def _unpark(self, parked: Parked, result: Parts | Short | Refusal) -> None:
-        if self._parked.pop(id(parked), None) is None:
-            return
-        assert parked.deadline is not None
-        parked.deadline.cancel()
-        for sku, _ in parked.demand:
-            self._parked_skus[sku] -= 1
-            if not self._parked_skus[sku]:
-                del self._parked_skus[sku]
-        parked.result.set_result(result)

@@ -10,6 +10,9 @@ from typing import Any
 import structlog
 
 RESTART_PAUSE_S = 0.5
+# A cancellation may be swallowed on its way by whoever finishes at the same moment, so it is repeated.
+CANCEL_WAIT_S = 0.5
+CANCELS_MAX = 10
 
 log = structlog.get_logger("tasks")
 
@@ -40,9 +43,14 @@ class Tasks:
         """Wait for what was started, at most `wait_s`, then end the loops and whatever is left."""
         if self._running:
             await asyncio.wait(self._running, timeout=wait_s)
-        for task in (*self._loops, *self._running):
-            task.cancel()
-        await asyncio.gather(*self._loops, *self._running, return_exceptions=True)
+        left = {*self._loops, *self._running}
+        for _ in range(CANCELS_MAX):
+            for task in left:
+                task.cancel()
+            if left:
+                _, left = await asyncio.wait(left, timeout=CANCEL_WAIT_S)
+        if left:
+            log.error("tasks_left", tasks=sorted(task.get_name() for task in left))
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -20,7 +20,7 @@ from gateway.app import Worker, open_secrets
 from gateway.domain.access import SCOPES, new_token, token_hash
 from gateway.edge.answers import Answer
 from gateway.edge.requests import Headers
-from gateway.services import REQUIRED, Services
+from gateway.services import Services
 from gateway.settings import Settings, load
 from gateway.steward import Steward
 from persistence.nats.stream import NAME, Stream, StreamSettings
@@ -74,6 +74,7 @@ class Shop:
         self.worker = worker
         self.token = token
         self.stopped = False
+        self.killed = asyncio.Event()
 
     @property
     def services(self) -> Services:
@@ -103,13 +104,28 @@ class Shop:
             self.stopped = True
             await self.worker.stop()
 
+    async def kill(self) -> None:
+        """End the worker as a crash would: nothing is finished, nothing given back, every connection is cut."""
+        self.stopped = True
+        self.killed.set()
+        worker, services = self.worker, self.worker.services
+        await worker._tasks.close(wait_s=0)
+        worker._committer._ledger.close()
+        for session in worker._sessions.values():
+            session.discard()
+        services.pool.terminate()
+        await services.stream.close()
+        if services.mirror is not None:
+            await services.mirror.close()
+
 
 class World:
     """One database, one stream, and everything that a test starts on them."""
 
-    def __init__(self, postgres_url: str, nats_url: str, pool: asyncpg.Pool) -> None:
+    def __init__(self, postgres_url: str, nats_url: str, redis_url: str, pool: asyncpg.Pool) -> None:
         self.postgres_url = postgres_url
         self.nats_url = nats_url
+        self.redis_url = redis_url
         self.pool = pool
         self.token = ""
         self._shops: list[Shop] = []
@@ -118,7 +134,7 @@ class World:
     def settings(self, **flags: Any) -> Settings:
         """`http__port=1` is the setting http.port."""
         changed = {key.replace("__", "."): value for key, value in flags.items()}
-        urls = {"postgres.url": self.postgres_url, "nats.url": self.nats_url}
+        urls = {"postgres.url": self.postgres_url, "nats.url": self.nats_url, "redis.url": self.redis_url}
         return load(environ={}, flags=FLAGS | urls | changed)
 
     async def prepare(self) -> None:
@@ -143,9 +159,11 @@ class World:
             await clients.add(connection, name, list(SCOPES), ["*"], token_hash(token), None)
         return token
 
-    async def product(self, sku: str = SKU, units: int = 100, price: int = 255, title: str = "HEART T-LIGHT") -> None:
+    async def product(
+        self, sku: str = SKU, units: int = 100, price: int = 255, title: str = "HEART T-LIGHT", shards: int = 4
+    ) -> None:
         await self.price(sku, price, title)
-        outcome, _, _ = await stock.set_total(self.pool, sku, units, 4, "test", None, None)
+        outcome, _, _ = await stock.set_total(self.pool, sku, units, shards, "test", None, None)
         assert outcome == "set"
 
     async def price(self, sku: str, price: int, title: str = "HEART T-LIGHT") -> None:
@@ -223,8 +241,7 @@ class World:
 
 
 async def _is_ready(shop: Shop) -> bool:
-    ready = shop.services.ready()
-    return all(ready[part] for part in REQUIRED)
+    return shop.services.takes_orders
 
 
 def order_id_of(answer: Answer) -> str:
@@ -241,8 +258,9 @@ def code_of(answer: Answer) -> str:
 
 
 @asynccontextmanager
-async def open_world(postgres_url: str, nats_url: str) -> AsyncIterator[World]:
-    world = World(postgres_url, nats_url, await open_pool(postgres_url, "fg-test", 8, 10.0))
+async def open_world(postgres_url: str, nats_url: str, redis_url: str = "") -> AsyncIterator[World]:
+    """A world; without `redis_url` its workers have no mirror."""
+    world = World(postgres_url, nats_url, redis_url, await open_pool(postgres_url, "fg-test", 8, 10.0))
     try:
         await world.prepare()
         yield world

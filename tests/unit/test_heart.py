@@ -5,7 +5,9 @@ import pytest
 from gateway.clock import Clock
 from gateway.heart import Heart
 from gateway.leases import Leases
-from tests.unit.fakes import NO_SETTINGS, SKU, START_S, FakeControl, FakeLease, FakeSession, FakeStock
+from gateway.live import Live
+from gateway.metrics import Counters
+from tests.unit.fakes import NO_SETTINGS, SKU, START_S, FakeBell, FakeControl, FakeLease, FakeSession, FakeStock
 
 LEASE, STRAY = b"\x01" * 16, b"\x02" * 16
 
@@ -16,7 +18,7 @@ class World:
         self.control = FakeControl(self.stock)
         self.session = FakeSession(self.control)
         self.clock = Clock()
-        self.leases = Leases(FakeSession(self.stock), self.clock, NO_SETTINGS.stock)
+        self.leases = Leases(FakeSession(self.stock), self.clock, Live(NO_SETTINGS), FakeBell(), Counters())
         self.heart = Heart(self.session, self.clock, self.leases, heartbeat_s=1.0)
 
     def grant(self, lease: bytes, units: int = 5) -> None:
@@ -58,9 +60,38 @@ async def test_heart_of_an_owner_declared_dead_drops_the_till_and_goes_on_as_ano
     world.stock.dead.add(dead)
     await world.heart.beat()
     assert world.leases.till.free(SKU) == 0
+    assert world.leases.owner != dead
+
+
+async def test_heart_of_an_owner_declared_dead_registers_the_new_one_within_the_same_beat(world: World) -> None:
+    await world.heart.beat()
+    dead = world.leases.owner
+    world.stock.dead.add(dead)
     await world.heart.beat()
     assert world.control.registered == [dead, world.leases.owner]
-    assert world.leases.owner != dead
+    await world.heart.beat()
+    assert len(world.control.registered) == 2
+
+
+async def test_heart_ledger_goes_away_before_the_new_owner_is_registered_does_so_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.heart.beat()
+    dead = world.leases.owner
+    world.stock.dead.add(dead)
+    renew = world.leases.renew
+
+    def renew_and_lose_the_ledger() -> None:
+        renew()
+        world.session.away = True
+
+    monkeypatch.setattr(world.leases, "renew", renew_and_lose_the_ledger)
+    await world.heart.beat()
+    assert world.heart.missed == 1
+    world.session.away = False
+    await world.heart.beat()
+    assert world.control.registered == [dead, world.leases.owner]
+    assert world.heart.missed == 0
 
 
 async def test_heart_closes_leases_that_the_till_does_not_know(world: World) -> None:
@@ -82,3 +113,11 @@ async def test_heart_leaves_leases_alone_that_both_know(world: World) -> None:
     await world.heart.beat()
     assert world.leases.till.free(SKU) == 5
     assert world.stock.leases[LEASE].active
+
+
+async def test_heart_tells_where_stock_pinches_and_counts_anew(world: World) -> None:
+    world.leases.pinch.refilled(SKU)
+    world.leases.pinch.refused(SKU)
+    await world.heart.beat()
+    await world.heart.beat()
+    assert world.control.pinches == [f'{{"{SKU}":[1,1,0]}}', None]

@@ -6,10 +6,13 @@ import pytest
 
 from gateway import leases as room
 from gateway.domain.outcomes import Refusal
-from gateway.leases import BOUND_S, RETRY_MAX_S, Demand, Leases, Parked, Parts, Short
+from gateway.leases import BOUND_S, RETRY_MAX_S, Leases
+from gateway.live import Live
+from gateway.metrics import Counters
+from gateway.parking import Demand, Parked, Parts, Short
 from gateway.tasks import Tasks
 from persistence.errors import LedgerUnavailableError
-from tests.unit.fakes import FakeLease, FakeSession, FakeStock, FrozenClock, settings, turns
+from tests.unit.fakes import FakeBell, FakeLease, FakeSession, FakeStock, FrozenClock, settings, turns
 
 PLENTY = 1_000_000
 
@@ -25,7 +28,9 @@ class World:
     def begin(self, park_ms_max: int = 60_000, **free: int) -> None:
         self.stock = FakeStock(**free)
         self.session = FakeSession(self.stock)
-        self.leases = Leases(self.session, self.clock, settings(stock={"park_ms_max": park_ms_max}).stock)
+        self.bell = FakeBell()
+        live = Live(settings(stock={"park_ms_max": park_ms_max}))
+        self.leases = Leases(self.session, self.clock, live, self.bell, Counters())
 
     def start(self) -> None:
         self.tasks.loop("leases", self.leases.run)
@@ -255,7 +260,7 @@ async def test_leases_after_one_was_parked_too_long_let_others_pass(world: World
 
 
 async def test_leases_with_too_many_parked_park_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "PARKED_MAX", 1)
+    monkeypatch.setattr("gateway.parking.PARKED_MAX", 1)
     world.park(("A", 1))
     assert world.leases.park(demand(A=1)) is None
 
