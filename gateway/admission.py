@@ -12,7 +12,7 @@ import msgspec
 
 from core_ext import ids, pricing, rows, validation
 from core_ext.faults import FaultAt, find_faults, pricing_faults
-from core_ext.shapes import Change, Order, OrderIn, Priced
+from core_ext.shapes import Change, Order, OrderIn, Priced, Product
 from gateway.batch import BatchQueue, Pending
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
@@ -20,13 +20,17 @@ from gateway.domain.access import Client
 from gateway.domain.keys import Hasher
 from gateway.domain.outcomes import Accepted, Outcome, Refusal
 from gateway.domain.personal import Vault
-from gateway.leases import Leases, Parked, Parts, Short
+from gateway.domain.sales import Sale, not_in_sale
+from gateway.domain.stock_keys import stock_key
+from gateway.leases import Leases
 from gateway.lookup import KeyLookup, OverloadedError
 from gateway.orders import CREATED, OrderBook, body_of, event_of
+from gateway.parking import Parked, Parts, Short
+from gateway.sales import Sales
 from gateway.settings import Settings
 from gateway.tasks import Tasks
 from persistence.errors import LedgerUnavailableError
-from persistence.postgres.ledger import Entry
+from persistence.postgres.ledger import Entry, Limit
 from persistence.postgres.orders import StoredKey, to_ms
 
 # A row of order_lines has at most 64 x 4 bytes of SKU, 200 x 4 of title and 76 of the rest, with lengths; 250 of them
@@ -37,7 +41,9 @@ STATELESS = "the order is not valid"
 PRICING = "the order does not fit the catalogue"
 # Refusals for reasons that may not have been there when the key was first used. `invalid` by the body alone would have
 # been invalid then, too, but is looked up all the same: it costs one query, and is what nobody sends in a sale.
-MAY_HAVE_CHANGED = frozenset({"sold_out", "stock_returning", "invalid"})
+MAY_HAVE_CHANGED = frozenset(
+    {"sold_out", "stock_returning", "sale_not_open", "sale_closed", "channel_forbidden", "invalid"}
+)
 
 _decode = msgspec.json.Decoder(OrderIn).decode
 _decode_any = msgspec.json.Decoder().decode
@@ -53,6 +59,7 @@ class Request(msgspec.Struct, eq=False):
     traceparent: str | None = None
     key_hash: bytes = b""
     fingerprint: bytes = b""
+    sale: Sale | None = None  # that the order names, once it is known
 
 
 class Draft(msgspec.Struct, eq=False):
@@ -92,6 +99,7 @@ class Admission:
         vault: Vault,
         hasher: Hasher,
         tasks: Tasks,
+        sales: Sales,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -102,6 +110,7 @@ class Admission:
         self._vault = vault
         self._hasher = hasher
         self._tasks = tasks
+        self._sales = sales
         self._source = f"/floodgate/{settings.installation.name}"
         self._in_flight: dict[bytes, InFlight] = {}
         self.lookup = lookup
@@ -124,7 +133,7 @@ class Admission:
             return await self._second(first, request)
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._in_flight[request.key_hash] = InFlight(request.fingerprint, outcome)
-        outcome.add_done_callback(lambda _: self._in_flight.pop(request.key_hash, None))
+        outcome.add_done_callback(lambda _: self._answered(request, outcome))
         try:
             answer = self.try_admit(request, outcome)
         except BaseException:
@@ -138,12 +147,12 @@ class Admission:
 
     def try_admit(self, request: Request, outcome: asyncio.Future[Outcome]) -> Refusal | Waiting | None:
         """Admit an order into the queue (None: `outcome` will tell), or say why not, or what it waits for."""
-        if self.draining or not self.open or not self._clock.known or not self._catalogue.loaded:
+        if self.draining or not (self.open and self._clock.known and self._catalogue.loaded and self._sales.loaded):
             return Refusal("ledger_away")
         draft = self._draft(request)
         if isinstance(draft, Refusal):
             return draft
-        if not self._queue.room(self._clock.now_s()):
+        if not self._queue.room(self._clock.now_s(), _limits(draft)):
             return Refusal("overloaded")
         demand = draft.priced.demand
         parts = self._leases.try_reserve(demand) if demand else []
@@ -166,6 +175,11 @@ class Admission:
             self._tasks.start(self._reserve_later(pending))
         else:
             self._requeue(pending, parts)
+
+    def _answered(self, request: Request, outcome: asyncio.Future[Outcome]) -> None:
+        self._in_flight.pop(request.key_hash, None)
+        if request.sale is not None and not outcome.cancelled() and isinstance(refusal := outcome.result(), Refusal):
+            self._sales.count(request.sale, refusal.code)
 
     async def _second(self, first: InFlight, request: Request) -> Outcome:
         """A request whose key is in flight: the same answer as the first one, once there is one."""
@@ -191,10 +205,20 @@ class Admission:
             return Refusal("body_too_large")
         if not request.client.sells_on(order_in.channel):
             return Refusal("channel_forbidden", f"the client may not sell on {order_in.channel}")
-        priced = pricing.price_order(order_in, self._catalogue.products, may_price)
-        if isinstance(priced, int):
-            return _invalid(pricing_faults(order_in, self._catalogue.products, may_price), PRICING)
-        return Draft(order_in, priced, request)
+        if order_in.sale_id is not None:
+            return self._draft_of_sale(order_in, order_in.sale_id, request)
+        return _draft_at(self._catalogue.products, order_in, request)
+
+    def _draft_of_sale(self, order_in: OrderIn, sale_id: str, request: Request) -> Draft | Refusal:
+        """As the sale sells, out of its own units."""
+        sale = request.sale = self._sales.find(sale_id)
+        if sale is None:
+            return _invalid([FaultAt("unknown_sale", "#/sale_id", "is not a sale")], PRICING)
+        draft = self._sales.refusal(sale) or _draft_at(self._sales.products(sale), order_in, request)
+        if isinstance(draft, Draft):
+            demand = [(stock_key(sale_id, sku), units) for sku, units in draft.priced.demand]
+            draft.priced = draft.priced._replace(demand=demand)
+        return draft
 
     def _enqueue(self, draft: Draft, parts: Parts, outcome: asyncio.Future[Outcome]) -> Refusal | None:
         try:
@@ -211,7 +235,9 @@ class Admission:
     def _pending(self, draft: Draft, parts: Parts, outcome: asyncio.Future[Outcome]) -> Pending:
         """The order with its id, its rows, its event and its answer."""
         request, now_ms = draft.request, self._clock.now_ms()
-        order = _order(draft, ids.new_id(now_ms), now_ms, self._settings.orders.payment_timeout_s * 1000)
+        sale_timeout_s = request.sale.payment_timeout_s if request.sale else None
+        payment_timeout_s = sale_timeout_s or self._settings.orders.payment_timeout_s
+        order = _order(draft, ids.new_id(now_ms), now_ms, payment_timeout_s * 1000)
         change = Change(1, now_ms, CREATED, order.status, request.client.actor, traceparent=request.traceparent)
         sealed = self._vault.seal(order.id, order.note, order.ship_to)
         entry = Entry(
@@ -223,6 +249,7 @@ class Admission:
             _line_rows(order),
             rows.history_row(order.id, change),
             rows.key_row(order.id, sealed.master_version, sealed.wrapped) if sealed else b"",
+            _limits(draft),
         )
         size = sum(map(len, (entry.order_row, *entry.line_rows, entry.history_row, entry.key_row)))
         event = event_of(order, change, self._source)
@@ -256,7 +283,17 @@ class Admission:
         result = await waiting.parked.result
         if isinstance(result, Short):
             return _sold_out(waiting.draft.order_in, result)
-        return result if isinstance(result, Refusal) else self._enqueue(waiting.draft, result, outcome)
+        if isinstance(result, Refusal):
+            return result
+        sale = waiting.draft.request.sale
+        over = self._sales.refusal(sale) if sale else None
+        if over is None and not self._queue.room(self._clock.now_s(), _limits(waiting.draft)):
+            over = Refusal("overloaded")
+        if over is not None:
+            self._leases.till.restore(result)
+            self._leases.returned()
+            return over
+        return self._enqueue(waiting.draft, result, outcome)
 
     async def _unless_known(self, refusal: Refusal, key_hash: bytes, fingerprint: bytes, client: Client) -> Outcome:
         """The refusal, unless the key belongs to an order: a known key beats every refusal."""
@@ -328,6 +365,12 @@ def _order(draft: Draft, order_id: bytes, now_ms: int, payment_timeout_ms: int) 
     )
 
 
+def _limits(draft: Draft) -> list[Limit]:
+    """What the order wants of stock keys of which its customer, who is known, may hold so many."""
+    sale_id, customer = draft.order_in.sale_id, draft.order_in.customer_id
+    return [Limit(stock_key(sale_id, sku), str(customer), units, limit) for sku, units, limit in draft.priced.limits]
+
+
 def _line_rows(order: Order) -> list[bytes]:
     """The rows of the lines in pieces that the ledger may copy apart: one for nearly every order."""
     if len(order.lines) <= PIECE_LINES_MAX:
@@ -358,15 +401,31 @@ def _invalid(faults: list[FaultAt], detail: str) -> Refusal:
     )
 
 
+def _draft_at(products: dict[str, Product], order_in: OrderIn, request: Request) -> Draft | Refusal:
+    """The order at the prices of these products."""
+    may_price = request.client.may("orders:price")
+    priced = pricing.price_order(order_in, products, may_price)
+    if isinstance(priced, int):
+        faults = pricing_faults(order_in, products, may_price)
+        return _invalid(faults if order_in.sale_id is None else not_in_sale(faults), PRICING)
+    return _drafted(order_in, priced, request)
+
+
+def _drafted(order_in: OrderIn, priced: Priced, request: Request) -> Draft | Refusal:
+    """A draft, whose customer has to be known where he may hold only so many units."""
+    if not priced.limits or order_in.customer_id is not None:
+        return Draft(order_in, priced, request)
+    sku, _, limit = priced.limits[0]
+    detail = f"is required, because a customer may hold no more than {limit} of {sku}"
+    return _invalid([FaultAt("required", "#/customer_id", detail)], PRICING)
+
+
 def _sold_out(order_in: OrderIn, short: Short) -> Refusal:
     available = dict(short.available)
+    left = [available.get(stock_key(order_in.sale_id, item.sku)) for item in order_in.items]
     errors = tuple(
-        {
-            "detail": f"{available[item.sku]} of {item.sku} are left",
-            "pointer": f"#/items/{at}/quantity",
-            "available": available[item.sku],
-        }
-        for at, item in enumerate(order_in.items)
-        if item.sku in available
+        {"detail": f"{units} of {item.sku} are left", "pointer": f"#/items/{at}/quantity", "available": units}
+        for at, (item, units) in enumerate(zip(order_in.items, left, strict=True))
+        if units is not None
     )
     return Refusal("sold_out", "fewer units are left than asked for", errors)

@@ -16,32 +16,38 @@ from core_ext import IMPLEMENTATION
 from gateway import api
 from gateway.access import Access
 from gateway.admission import Admission
+from gateway.availability import Board
 from gateway.batch import BatchQueue
+from gateway.bell import Bell
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
 from gateway.committer import Committer
 from gateway.domain.keys import Hasher
 from gateway.domain.personal import Vault, VaultError, parse_master_keys
-from gateway.edge.answers import renew_prefix
 from gateway.edge.hot import Edge, OrderRoute
 from gateway.edge.requests import Receive, Scope, Send
-from gateway.following import Following
+from gateway.following import Following, Topic
 from gateway.heart import Heart
 from gateway.leases import Leases
+from gateway.live import Live
 from gateway.lookup import KeyLookup
-from gateway.metrics import Counters, Exporter
+from gateway.metrics import PUBLISH_PAUSE_S, Counters, Exporter
 from gateway.orders import OrderBook
-from gateway.process import configure_logging, die_with_parent
 from gateway.publisher import Publisher
+from gateway.sales import Sales
 from gateway.services import Services
-from gateway.settings import Secrets, Settings, SettingsError, load
+from gateway.settings import Secrets, Settings, SettingsError
+from gateway.slots import Place, Slots
 from gateway.tasks import Tasks
 from persistence.errors import LedgerUnavailableError, StreamUnavailableError
 from persistence.nats.stream import Stream
-from persistence.postgres import control
+from persistence.postgres import catalogue as products
+from persistence.postgres import clients, control, levels, live_settings, stock
+from persistence.postgres import sales as sale_rows
 from persistence.postgres.connect import open_pool
 from persistence.postgres.ledger import Ledger
 from persistence.postgres.session import Session
+from persistence.redis.mirror import Mirror
 
 DRAIN_S = 15.0  # for the orders that were admitted before the end
 PUBLISH_S = 5.0  # for the events of their commits; the relay sends what is left
@@ -49,15 +55,6 @@ CONNECT_PAUSE_S = 0.5
 HEADERS_BYTES_MAX = 4096  # of a message of the stream; counted against the server's largest payload
 
 log = structlog.get_logger("app")
-
-
-def create() -> "Gateway":
-    """The ASGI application of one worker, from the settings in its environment."""
-    settings = load()
-    configure_logging(settings.log)
-    die_with_parent()
-    renew_prefix()
-    return Gateway(settings)
 
 
 def open_secrets(secrets: Secrets) -> tuple[Vault, Hasher]:
@@ -71,24 +68,25 @@ def open_secrets(secrets: Secrets) -> tuple[Vault, Hasher]:
 
 
 class Gateway:
-    """The ASGI application: the edge, and the life of what stands behind it."""
+    """The ASGI application of one worker: the edge, and the life of what stands behind it. Knows no lifespan: whoever
+    serves it calls `start` before and `stop` after.
+    """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: Place | None = None) -> None:
+        """`place`: where the worker's numbers go; by default nobody else sees them. Raises SettingsError."""
         self._settings = settings
+        self._place = place or Place(Slots.private(), 0)
         self._vault, self._hasher = open_secrets(settings.secrets)
         self._edge: Edge | None = None
         self._worker: Worker | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-            return
         assert self._edge is not None, "a request before the start"
         await self._edge(scope, receive, send)
 
     async def start(self) -> Services:
         """Wire the worker and start its loops. Needs neither ledger nor stream."""
-        self._worker = await Worker.start(self._settings, self._vault, self._hasher)
+        self._worker = await Worker.start(self._settings, self._vault, self._hasher, self._place)
         self._edge = Edge(self._worker.services.route, api.create(self._worker.services))
         return self._worker.services
 
@@ -96,14 +94,6 @@ class Gateway:
         """Bring every order to its end, and give every unsold unit back."""
         assert self._worker is not None
         await self._worker.stop()
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        await receive()
-        await self.start()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self.stop()
-        await send({"type": "lifespan.shutdown.complete"})
 
 
 class Worker:
@@ -113,28 +103,40 @@ class Worker:
         self.services = services
         self._tasks = tasks
         self._sessions = sessions
-        tasks.loop("heart", services.heart.run)
+        self._committer = committer
+        self._beating = tasks.loop("heart", services.heart.run)
         tasks.loop("following", services.following.run)
+        tasks.loop("sales", services.sales.run)
         tasks.loop("lookup", services.admission.lookup.run)
+        tasks.loop("bell", services.bell.run)
+        tasks.loop("board", services.board.run)
+        tasks.loop("listening", services.bell.listen)
         tasks.loop("stream", self._connect_stream)
         self._leasing = tasks.loop("leases", services.leases.run)
         self._committing = tasks.loop("committer", committer.run)
         tasks.loop("watch", committer.watch)
         self._publishing = tasks.loop("publisher", services.publisher.run)
+        tasks.loop("numbers", self._publish_numbers)
 
     @classmethod
-    async def start(cls, settings: Settings, vault: Vault, hasher: Hasher) -> "Worker":
+    async def start(cls, settings: Settings, vault: Vault, hasher: Hasher, place: Place | None = None) -> "Worker":
         command_timeout_s = settings.postgres.command_timeout_ms / 1000
         sessions = {
             name: Session(settings.postgres.url, f"fg-{name}", command_timeout_s)
-            for name in ("control", "stock", "follow")
+            for name in ("control", "stock", "follow", "bell")
         }
         pool = await open_pool(settings.postgres.url, "fg-read", settings.postgres.pool_max, command_timeout_s)
         clock, catalogue, access, tasks, counters = Clock(), Catalogue(), Access(), Tasks(), Counters()
         queue, book = BatchQueue(settings.batch), OrderBook(pool, vault)
-        leases = Leases(sessions["stock"], clock, settings.stock)
+        live = Live(settings)
+        live.on_limits(lambda: catalogue.apply_limits(live.limit_of))
+        mirror = Mirror(settings.redis.url) if settings.redis.url else None
+        board = Board(lambda keys: levels.available(pool, keys), mirror, clock)
+        bell = Bell(sessions["bell"], mirror)
+        leases = Leases(sessions["stock"], clock, live, bell, counters)
+        sales = Sales(sessions["follow"], clock, catalogue, leases)
         admission = Admission(
-            settings, clock, catalogue, leases, queue, book, KeyLookup(book.keys), vault, hasher, tasks
+            settings, clock, catalogue, leases, queue, book, KeyLookup(book.keys), vault, hasher, tasks, sales
         )
         stream = Stream(settings.nats.url, "floodgate-gateway", settings.nats.ack_timeout_ms / 1000)
         publisher = Publisher(stream, pool, counters)
@@ -156,6 +158,11 @@ class Worker:
             clock=clock,
             access=access,
             catalogue=catalogue,
+            sales=sales,
+            live=live,
+            mirror=mirror,
+            board=board,
+            bell=bell,
             leases=leases,
             queue=queue,
             admission=admission,
@@ -166,33 +173,63 @@ class Worker:
             stream=stream,
             publisher=publisher,
             heart=heart,
-            following=Following(sessions["follow"], catalogue, access),
+            following=Following(
+                sessions["follow"],
+                [
+                    Topic(clients.TOPIC, access.load),
+                    Topic(live_settings.TOPIC, live.load),  # Before the products: no order until limits are known.
+                    Topic(products.TOPIC, catalogue.load),
+                    Topic(sale_rows.TOPIC, sales.load),
+                    Topic(stock.BELL, bell.load),
+                ],
+            ),
             counters=counters,
-            exporter=_exporter(counters, queue, leases, publisher, admission, heart, clock),
+            exporter=_exporter(counters, queue, leases, bell, publisher, admission, heart, clock, place),
         )
         log.info("worker_started", core=IMPLEMENTATION, owner=leases.owner)
         return cls(services, tasks, committer, sessions)
 
     async def stop(self) -> None:
-        """Stop in the order of the road: no more orders, commit, publish, give back."""
+        """Stop in the order of the road: no more orders, commit, give back, publish."""
         services = self.services
         services.admission.draining = True
         services.leases.close()
         services.queue.close()
         await asyncio.wait([self._committing], timeout=DRAIN_S)
+        await asyncio.wait([self._leasing], timeout=1.0)
+        await self._leave()
         services.publisher.close()
         await asyncio.wait([self._publishing], timeout=PUBLISH_S)
-        await asyncio.wait([self._leasing], timeout=1.0)
+        await services.sales.flush()
         await self._tasks.close(wait_s=1.0)
-        try:
-            units = await control.leave(self._sessions["control"], services.leases.owner, services.leases.home)
-            log.info("leases_given_back", units=units)
-        except LedgerUnavailableError as error:
-            log.warning("leases_left_to_the_steward", error=str(error))
         await services.stream.close()
+        if services.mirror is not None:
+            await services.mirror.close()
         for session in self._sessions.values():
             await session.close()
         services.pool.terminate()
+        services.exporter.publish()
+
+    async def _leave(self) -> None:
+        """Give all units back, before anything else is waited for: buyers of other workers want them. A commit that
+        has not come to its end by now is fenced.
+        """
+        self._beating.cancel()  # It would find its owner gone, and come back as another one.
+        try:
+            units = await control.leave(
+                self._sessions["control"], self.services.leases.owner, self.services.leases.home
+            )
+            log.info("leases_given_back", units=units)
+        except LedgerUnavailableError as error:
+            log.warning("leases_left_to_the_steward", error=str(error))
+
+    async def _publish_numbers(self) -> None:
+        """Tell the other workers of this host what this one counts, and the supervisor whether it takes orders."""
+        exporter = self.services.exporter
+        while True:
+            exporter.publish()
+            exporter.slot.ready = self.services.takes_orders
+            await asyncio.sleep(PUBLISH_PAUSE_S)
 
     async def _connect_stream(self) -> None:
         """Connect to the stream, however long it takes; nats-py comes back by itself afterwards."""
@@ -212,25 +249,27 @@ def _exporter(
     counters: Counters,
     queue: BatchQueue,
     leases: Leases,
+    bell: Bell,
     publisher: Publisher,
     admission: Admission,
     heart: Heart,
     clock: Clock,
+    place: Place | None,
 ) -> Exporter:
     return Exporter(
         counters,
         {
-            "floodgate_queue_orders": ("Orders that wait to be committed", lambda: len(queue)),
-            "floodgate_queue_bytes": ("Encoded rows that wait to be committed", lambda: queue.size),
-            "floodgate_parked_orders": ("Orders that wait for stock", lambda: leases.parked),
-            "floodgate_orders_in_flight": ("Keys whose first request is being answered", lambda: admission.in_flight),
-            "floodgate_lease_takes_total": ("Takes of stock that were asked for", lambda: leases.takes),
-            "floodgate_events_backlog": (
-                "Events in memory that the stream has not acknowledged",
-                lambda: publisher.backlog,
-            ),
-            "floodgate_clock_offset_seconds": ("PostgreSQL's clock less this host's", lambda: clock.offset_s),
-            "floodgate_heartbeats_missed": ("Heartbeats in a row that the ledger did not answer", lambda: heart.missed),
-            "floodgate_ledger_up": ("1 while the ledger takes orders", lambda: float(admission.open)),
+            "queue_orders": lambda: len(queue),
+            "queue_bytes": lambda: queue.size,
+            "parked_orders": lambda: leases.parked,
+            "orders_in_flight": lambda: admission.in_flight,
+            "lease_takes": lambda: leases.takes,
+            "events_backlog": lambda: publisher.backlog,
+            "clock_offset_seconds": lambda: clock.offset_s,
+            "heartbeats_missed": lambda: heart.missed,
+            "mirror_dropped": lambda: bell.dropped,
+            "bell_up": lambda: float(bell.listening),
+            "ledger_up": lambda: float(admission.open),
         },
+        place,
     )

@@ -2,11 +2,12 @@
 buyer who waits.
 
 The committer takes all there is, up to one commit: an idle gateway commits a batch of one at once, a busy one commits
-hundreds together.
+hundreds together. A buyer of a SKU with a limit stands in a batch once: his next order waits behind the first.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -14,7 +15,12 @@ from gateway.domain.access import Client
 from gateway.domain.outcomes import Outcome
 from gateway.settings import Batch
 from persistence.nats.stream import Event
-from persistence.postgres.ledger import Entry
+from persistence.postgres.ledger import Entry, Limit
+
+# Orders of one buyer of a SKU with a limit that may wait behind another: each of them costs a commit of its own.
+BEHIND_MAX = 100
+
+Buyer = tuple[str, str]  # stock key and customer
 
 
 class Pending(Struct, eq=False):
@@ -46,12 +52,14 @@ class BatchQueue:
     def __init__(self, settings: Batch) -> None:
         self._settings = settings
         self._waiting: deque[Pending] = deque()
+        self._behind: dict[Pending, None] = {}  # in order of arrival, those who wait for another of the same buyer
+        self._lines: dict[Buyer, deque[Pending]] = {}  # all orders of a buyer, in order of arrival
         self._bytes = 0
         self._filled = asyncio.Event()
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._behind)
 
     @property
     def size(self) -> int:
@@ -62,12 +70,14 @@ class BatchQueue:
     def closed(self) -> bool:
         return self._closed
 
-    def room(self, now_s: float) -> bool:
-        """Whether one more order may wait. An old head matters only when more than one commit is waiting: else the next
-        commit takes all.
+    def room(self, now_s: float, limits: Sequence[Limit] = ()) -> bool:
+        """Whether one more order, with these limits, may wait. An old head matters only when more than one commit is
+        waiting: else the next commit takes all.
         """
         bounds = self._settings
-        if len(self._waiting) >= bounds.queue_rows_max or self._bytes >= bounds.queue_bytes_max:
+        if len(self) >= bounds.queue_rows_max or self._bytes >= bounds.queue_bytes_max:
+            return False
+        if any(len(self._lines.get(limit.buyer, ())) > BEHIND_MAX for limit in limits):
             return False
         if len(self._waiting) < bounds.rows_max and self._bytes < bounds.bytes_max:
             return True
@@ -76,8 +86,8 @@ class BatchQueue:
     def put(self, pending: Pending, now_s: float) -> None:
         """Queue an order. It is committed, or answered otherwise, whatever happens to its buyer's connection."""
         pending.queued_at = now_s
-        self._waiting.append(pending)
         self._bytes += pending.size
+        self._line_up(pending)
         self._filled.set()
 
     def close(self) -> None:
@@ -87,10 +97,12 @@ class BatchQueue:
 
     def take_overdue(self, before_s: float) -> list[Pending]:
         """The orders that have waited since before `before_s`; they leave the queue, and nothing of them was sent."""
-        taken: list[Pending] = []
-        while self._waiting and self._waiting[0].queued_at < before_s:
-            taken.append(self._waiting.popleft())
-        self._bytes -= sum(pending.size for pending in taken)
+        taken = [pending for pending in (*self._waiting, *self._behind) if pending.queued_at < before_s]
+        if taken:
+            self._waiting = deque(pending for pending in self._waiting if pending.queued_at >= before_s)
+            self._behind = {pending: None for pending in self._behind if pending.queued_at >= before_s}
+            self._bytes -= sum(pending.size for pending in taken)
+            self._leave(taken)
         return taken
 
     async def take(self) -> list[Pending]:
@@ -107,4 +119,35 @@ class BatchQueue:
             size += pending.size
             taken.append(pending)
         self._bytes -= size
+        self._leave(taken)
         return taken
+
+    def _line_up(self, pending: Pending) -> None:
+        """At the end of the queue, or behind the order of a buyer who stands in it already."""
+        for limit in pending.entry.limits:
+            self._lines.setdefault(limit.buyer, deque()).append(pending)
+        if self._is_first(pending):
+            self._waiting.append(pending)
+        else:
+            self._behind[pending] = None
+
+    def _is_first(self, pending: Pending) -> bool:
+        return all(self._lines[limit.buyer][0] is pending for limit in pending.entry.limits)
+
+    def _leave(self, taken: Sequence[Pending]) -> None:
+        """These orders leave the queue for good. Those that were behind them, and are behind nobody else, come to its
+        front.
+        """
+        if not self._lines:
+            return
+        gone = set(taken)
+        buyers = dict.fromkeys(limit.buyer for pending in taken for limit in pending.entry.limits)
+        for buyer in buyers:
+            line = deque(pending for pending in self._lines.pop(buyer) if pending not in gone)
+            if line:
+                self._lines[buyer] = line
+        heads = dict.fromkeys(self._lines[buyer][0] for buyer in buyers if buyer in self._lines)
+        first = [pending for pending in heads if pending in self._behind and self._is_first(pending)]
+        for pending in first:
+            del self._behind[pending]
+        self._waiting.extendleft(reversed(first))

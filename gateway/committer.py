@@ -18,6 +18,7 @@ from gateway.batch import BatchQueue, Pending
 from gateway.clock import Clock
 from gateway.domain.outcomes import Accepted, Refusal
 from gateway.leases import Leases
+from gateway.limits import limit_reached
 from gateway.metrics import Counters
 from gateway.publisher import Publisher
 from gateway.tasks import Tasks
@@ -177,6 +178,9 @@ class Committer:
             if refusal is not None and refusal.verdict == "duplicate":
                 self._leases.till.restore(pending.entry.parts)
                 self._tasks.start(self._replay(pending, refusal))
+            elif refusal is not None and refusal.verdict == "limit":
+                self._leases.till.restore(pending.entry.parts)
+                pending.answer(limit_reached(pending.body, refusal.entry.limits, dict(refusal.taken)))
         fenced = [
             pending
             for pending in batch

@@ -104,6 +104,12 @@ class OrderBook:
         found = await self._fetch([order_id], history=False)
         return restore(found[order_id], self._vault) if order_id in found else None
 
+    async def at_version(self, order_id: bytes, version: int) -> tuple[Order, Change]:
+        """The order as it stands, which has had this version, and the change that made the version."""
+        stored = (await self._fetch([order_id], history=True))[order_id]
+        change = next(row for row in stored.history if row["version"] == version)
+        return restore(stored, self._vault), restore_change(change)
+
     async def page(self, filters: dict[str, object], limit: int) -> list[Order]:
         """Up to `limit` orders, newest first; see `persistence.postgres.orders.fetch_page` for the filters."""
         try:
@@ -121,7 +127,14 @@ class OrderBook:
 
 def _line(row: asyncpg.Record) -> Line:
     return Line(
-        row["line"], row["sku"], row["title"], row["quantity"], row["unit_price"], row["amount"], row["stocked"]
+        row["line"],
+        row["sku"],
+        row["title"],
+        row["quantity"],
+        row["unit_price"],
+        row["amount"],
+        row["stocked"],
+        row["limited"],
     )
 
 

@@ -5,7 +5,9 @@ from msgspec import Struct
 
 from gateway.access import Access
 from gateway.admission import Admission
+from gateway.availability import Board
 from gateway.batch import BatchQueue
+from gateway.bell import Bell
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
 from gateway.domain.keys import Hasher
@@ -13,11 +15,14 @@ from gateway.edge.hot import OrderRoute
 from gateway.following import Following
 from gateway.heart import Heart
 from gateway.leases import Leases
+from gateway.live import Live
 from gateway.metrics import Counters, Exporter
 from gateway.orders import OrderBook
 from gateway.publisher import Publisher
+from gateway.sales import Sales
 from gateway.settings import Settings
 from persistence.nats.stream import Stream
+from persistence.redis.mirror import Mirror
 
 
 class Services(Struct, eq=False):
@@ -27,6 +32,11 @@ class Services(Struct, eq=False):
     clock: Clock
     access: Access
     catalogue: Catalogue
+    sales: Sales
+    live: Live
+    mirror: Mirror | None
+    board: Board
+    bell: Bell
     leases: Leases
     queue: BatchQueue
     admission: Admission
@@ -47,10 +57,22 @@ class Services(Struct, eq=False):
             "ledger": self.admission.open,
             "clock": self.clock.known,
             "catalogue": self.catalogue.loaded,
+            "sales": self.sales.loaded,
             "clients": self.access.loaded,
             "admission": not self.admission.draining,
             "stream": self.stream.connected,
+            "settings": self.live.fault is None,
         }
 
+    @property
+    def takes_orders(self) -> bool:
+        """Whether every part that orders need can be used."""
+        parts = self.ready()
+        return all(parts[name] for name in REQUIRED)
 
-REQUIRED = frozenset({"ledger", "clock", "catalogue", "clients", "admission"})
+    def faults(self) -> dict[str, str]:
+        """Part -> why it cannot be used, of those that can tell."""
+        return {"settings": self.live.fault} if self.live.fault else {}
+
+
+REQUIRED = frozenset({"ledger", "clock", "catalogue", "sales", "clients", "admission"})

@@ -7,25 +7,31 @@ The scope is made as the server makes it: `path` decoded, `raw_path` as sent.
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote
 
 from gateway.access import Access
 from gateway.admission import Request
 from gateway.app import Gateway
+from gateway.bell import Bell
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
 from gateway.domain.access import SCOPES, Client, token_hash
 from gateway.domain.keys import Hasher
 from gateway.domain.outcomes import Outcome
 from gateway.edge.hot import OrderRoute
+from gateway.leases import Leases
+from gateway.live import Live
 from gateway.metrics import Counters, Exporter
-from gateway.services import REQUIRED, Services
+from gateway.sales import Sales
+from gateway.services import Services
 from gateway.settings import Nats, Postgres, Secrets, Settings
 from persistence.postgres import clients
 from persistence.postgres.connect import connect
+from persistence.postgres.session import Session
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -36,6 +42,8 @@ CLIENTS = {
     "fg_none": Client(2, "nobody", frozenset(), frozenset({"*"})),
     "fg_own": Client(3, "own", frozenset({"orders:read", "orders:write"}), frozenset({"app"})),
     "fg_expired": Client(4, "expired", frozenset(SCOPES), frozenset({"*"}), expires_at=1.0),
+    "fg_manager": Client(5, "manager", frozenset({"orders:manage"}), frozenset({"*"})),
+    "fg_reader": Client(6, "reader", frozenset({"orders:write", "orders:read:all"}), frozenset({"*"})),
 }
 
 
@@ -170,17 +178,24 @@ def services(**parts: Any) -> Services:
     """A worker's services: real where they need no server, fakes of this module elsewhere; `parts` replace any."""
     settings = parts.pop("settings", Settings())
     clock, access, counters = Clock(), Access(), Counters()
-    clock.observe(1_800_000_000.0)
+    clock.observe(1_800_000_000.0, time.monotonic(), time.monotonic())
     clock.offset_s = 0.0
     access.replace((token_hash(token), client) for token, client in CLIENTS.items())
     catalogue = Catalogue()
     catalogue.revision = 0
+    sales = Sales(Session("", "unused"), clock, catalogue, cast("Leases", None))
+    sales.revision = 0
     admission = parts.pop("admission", Placing())
     wired: dict[str, Any] = {
         "settings": settings,
         "clock": clock,
         "access": access,
         "catalogue": catalogue,
+        "sales": sales,
+        "live": Live(settings),
+        "mirror": None,
+        "board": None,
+        "bell": Bell(Session("", "unused"), None),
         "leases": None,
         "queue": None,
         "admission": admission,
@@ -218,7 +233,7 @@ async def running_worker(postgres_url: str, nats_url: str) -> AsyncIterator[tupl
     running = await gateway.start()
     try:
         async with asyncio.timeout(20):
-            while not all(running.ready()[part] for part in REQUIRED):
+            while not running.takes_orders:
                 await asyncio.sleep(0.01)
         yield gateway, running
     finally:

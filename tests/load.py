@@ -34,7 +34,9 @@ def order(sku: str, quantity: int = 1, **fields: Any) -> dict[str, Any]:
 class Buyers:
     """Place orders at `url` until told to stop, or until `orders` of them have been placed."""
 
-    def __init__(self, url: str, token: str, sku: str, *, together: int, run: str, orders: int = 1_000_000) -> None:
+    def __init__(
+        self, url: str, token: str, sku: str, *, together: int, run: str, orders: int = 1_000_000, quantity: int = 1
+    ) -> None:
         self.history = History()
         self._url = url
         self._token = token
@@ -42,6 +44,7 @@ class Buyers:
         self._together = together
         self._run = run
         self._left = orders
+        self._quantity = quantity
         self._stopped = False
 
     def stop(self) -> None:
@@ -65,7 +68,7 @@ class Buyers:
     async def place(self, session: aiohttp.ClientSession, key: str) -> None:
         try:
             async with session.post(
-                f"{self._url}/v1/orders", json=order(self._sku), headers={"Idempotency-Key": key}
+                f"{self._url}/v1/orders", json=order(self._sku, self._quantity), headers={"Idempotency-Key": key}
             ) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError):
@@ -79,9 +82,9 @@ class Buyers:
             await asyncio.sleep(0.01)
 
 
-async def ask_again(url: str, token: str, sku: str, keys: set[str]) -> History:
+async def ask_again(url: str, token: str, sku: str, keys: set[str], quantity: int = 1) -> History:
     """Place the orders of these keys once more, one attempt each."""
-    again = Buyers(url, token, sku, together=1, run="again")
+    again = Buyers(url, token, sku, together=1, run="again", quantity=quantity)
     async with aiohttp.ClientSession(
         headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
     ) as session:

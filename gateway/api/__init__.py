@@ -8,7 +8,7 @@ import msgspec
 from litestar import Litestar
 from litestar.datastructures import State
 
-from gateway.api import health, metrics, openapi, orders, products, schema, stock
+from gateway.api import availability, health, metrics, openapi, orders, products, sales, schema, stock
 from gateway.api.answers import answer_error, complete_headers
 from gateway.api.guard import authorize
 from gateway.services import Services
@@ -17,12 +17,22 @@ HANDLERS: list[Any] = [
     orders.place_order,
     orders.show_order,
     orders.list_orders,
+    orders.cancel_order,
     products.show_product,
     products.put_product,
     products.change_product,
     products.list_products,
     stock.show_stock,
     stock.set_stock,
+    stock.change_stock,
+    stock.list_pinched_stock,
+    availability.show_availability,
+    sales.show_sale,
+    sales.put_sale,
+    sales.open_sale,
+    sales.close_sale,
+    sales.list_sales,
+    sales.report_sale,
     health.live,
     health.ready,
     metrics.metrics,

@@ -1,5 +1,8 @@
 """Who may call a route: checked before anything else of the request is looked at, from the tokens in memory. A route
 without an `Operation` is refused, since nobody has said who may call it; OPTIONS tells only the methods and is open.
+
+Whoever may call it names only parameters that the route has: one that was misspelt must never change something else
+than was meant.
 """
 
 from typing import Any
@@ -9,9 +12,12 @@ from litestar.handlers.base import BaseRouteHandler
 
 from gateway.api.answers import AnyRequest
 from gateway.api.operations import OPERATION, Operation
+from gateway.api.reading import read_pairs
 from gateway.domain.access import Client
 from gateway.domain.outcomes import ProblemError, refuse
 from gateway.services import Services
+
+NAME_CHARS_MAX = 40  # of a parameter that is named in an answer
 
 
 def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -22,6 +28,8 @@ def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRoute
     if not (operation.is_open or operation.checks_itself):
         services: Services = connection.app.state.services
         connection.scope["state"]["client"] = _client(services, connection.headers.get("authorization", ""), operation)
+    if operation.checks_query:
+        _check_query(connection.scope["query_string"], operation)
 
 
 def client_of(request: AnyRequest) -> Client:
@@ -37,3 +45,11 @@ def _client(services: Services, header: str, operation: Operation) -> Client:
     if operation.scopes and not any(client.may(scope) for scope in operation.scopes):
         raise refuse("scope_missing", f"the route needs the scope {' or '.join(operation.scopes)}")
     return client
+
+
+def _check_query(query_string: bytes, operation: Operation) -> None:
+    known = {parameter.name for parameter in operation.parameters if parameter.place == "query"}
+    for name, _ in read_pairs(query_string):
+        if name not in known:
+            shown = name[:NAME_CHARS_MAX]
+            raise refuse("bad_parameter", f"{shown} is not a parameter of this route" if shown.isprintable() else "")

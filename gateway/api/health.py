@@ -7,7 +7,6 @@ from litestar import Response, get
 from gateway.api.answers import AnyRequest, text_answer
 from gateway.api.operations import OPERATION, Operation, Parameter, Shown
 from gateway.api.reading import services_of
-from gateway.services import REQUIRED
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -35,10 +34,17 @@ async def live() -> Response[bytes]:
 
 @get("/readyz", opt={OPERATION: READY})
 async def ready(request: AnyRequest) -> Response[bytes]:
-    parts = services_of(request).ready()
-    is_ready = all(parts[name] for name in REQUIRED)
+    services = services_of(request)
+    parts, is_ready = services.ready(), services.takes_orders
     lines = ["ok" if is_ready else "not ready"]
     if "verbose" in request.query_params:
-        lines = [f"[+]{name} ok" if usable else f"[-]{name} failed" for name, usable in parts.items()]
+        faults = services.faults()
+        lines = [_line(name, usable=usable, fault=faults.get(name)) for name, usable in parts.items()]
         lines.append("readyz check passed" if is_ready else "readyz check failed")
     return text_answer("\n".join(lines), TEXT, 200 if is_ready else 503)
+
+
+def _line(name: str, *, usable: bool, fault: str | None) -> str:
+    if usable:
+        return f"[+]{name} ok"
+    return f"[-]{name} failed: {fault}" if fault else f"[-]{name} failed"

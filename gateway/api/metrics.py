@@ -1,5 +1,5 @@
-"""The worker's numbers in Prometheus' text format, for those who may read them: they tell how well the merchant
-sells.
+"""The numbers of all workers of this host in Prometheus' text format, for those who may read them: they tell how well
+the merchant sells.
 """
 
 from litestar import Response, get
@@ -13,7 +13,7 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 METRICS = Operation(
     name="metrics",
     tag="Health",
-    summary="The worker's metrics",
+    summary="The metrics of all workers of this host",
     scopes=("metrics:read",),
     answers={200: Shown("Prometheus' text format", media_type="text/plain")},
 )

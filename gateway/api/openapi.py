@@ -16,6 +16,7 @@ from core_ext.codes import PROBLEMS
 from core_ext.shapes import OrderIn, Product
 from gateway.api.operations import OPERATION, Operation, Parameter, Shown
 from gateway.api.order_bounds import bound
+from gateway.api.sale_shapes import DOCUMENTED as SALES_DOCUMENTED
 from gateway.api.shapes import DOCUMENTED
 from gateway.domain.access import SCOPES
 from gateway.domain.outcomes import RETRY_AFTER_S, Refusal
@@ -31,13 +32,15 @@ DESCRIPTION = (
     "An order gateway for flash sales, with a full order-management system behind it. "
     "Money is in minor units, times are RFC 3339 in UTC."
 )
-TAGS = ("Orders", "Products", "Stock", "Health", "Schema")  # in the order in which the page shows them
+TAGS = ("Orders", "Products", "Stock", "Sales", "Health", "Schema")  # in the order in which the page shows them
 Document = dict[str, Any]
 
 
 def build(routes: Sequence[BaseRoute], settings: Settings) -> Document:
     """The document of an application with these routes."""
-    _, components = msgspec.json.schema_components((*DOCUMENTED, OrderIn, Product), ref_template=TEMPLATE)
+    _, components = msgspec.json.schema_components(
+        (*DOCUMENTED, *SALES_DOCUMENTED, OrderIn, Product), ref_template=TEMPLATE
+    )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -121,7 +124,7 @@ def _problem(status: int, codes: list[str]) -> Document:
     answer = _shown(Shown("; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in codes)))
     if status == 401:
         answer["headers"]["WWW-Authenticate"] = {"description": "Bearer", "schema": {"type": "string"}}
-    if status == 503:
+    if status == 503 or "sale_not_open" in codes:
         answer["headers"]["Retry-After"] = SECONDS
     examples = {code: {"value": problem_document(Refusal(code), "1f0c9d2a7b3e-00000001")} for code in codes}
     content = {"schema": {"$ref": TEMPLATE.format(name="Problem")}, "examples": examples}

@@ -41,6 +41,9 @@ SKU = Parameter(
 IF_MATCH = Parameter(
     "If-Match", "header", str, "The ETag of the version that the change is meant for; any when left out", example='"3"'
 )
+IF_NONE_MATCH = Parameter(
+    "If-None-Match", "header", str, "`*`: only when there is nothing there yet; 412 otherwise", example="*"
+)
 
 
 class Shown(Struct, frozen=True):
@@ -75,6 +78,11 @@ class Operation(Struct, frozen=True):
     description: str = ""
 
     @property
+    def checks_query(self) -> bool:
+        """Whether a parameter of the query that is not documented is refused."""
+        return not (self.is_open or self.checks_itself)
+
+    @property
     def codes(self) -> tuple[str, ...]:
         """Every code of the registry that the operation may answer."""
         codes = list(self.problems)
@@ -82,6 +90,8 @@ class Operation(Struct, frozen=True):
             codes += BODY_PROBLEMS
         if not self.is_open:
             codes.append("unauthenticated")
+        if self.checks_query:
+            codes.append("bad_parameter")
         if self.scopes:
             codes.append("scope_missing")
         return tuple(dict.fromkeys([*codes, "internal"]))

@@ -13,13 +13,15 @@ from core_ext.shapes import Product
 from gateway.api import examples, shapes
 from gateway.api.answers import AnyRequest, etag, json_answer
 from gateway.api.guard import client_of
-from gateway.api.operations import IF_MATCH, OPERATION, SKU, Operation, Parameter, Shown
+from gateway.api.operations import IF_MATCH, IF_NONE_MATCH, OPERATION, SKU, Operation, Parameter, Shown
 from gateway.api.reading import (
     LIMIT,
     LIMIT_DEFAULT,
+    mismatch,
     read_if_match,
     read_json,
     read_limit,
+    read_precondition,
     read_query,
     read_sku,
     services_of,
@@ -59,7 +61,7 @@ PUT = Operation(
         ),
     },
     problems=("version_mismatch", "ledger_away"),
-    parameters=(SKU, IF_MATCH),
+    parameters=(SKU, IF_MATCH, IF_NONE_MATCH),
 )
 PATCH = Operation(
     name="changeProduct",
@@ -88,7 +90,7 @@ LIST = Operation(
             example={"items": [examples.PRODUCT], "next_cursor": None},
         )
     },
-    problems=("bad_parameter", "bad_cursor", "ledger_away"),
+    problems=("bad_cursor", "ledger_away"),
     parameters=LIST_PARAMETERS,
 )
 
@@ -108,12 +110,12 @@ async def put_product(request: AnyRequest) -> Response[bytes]:
     sku = read_sku(request)
     if sku is None:
         raise refuse("invalid", SKU_DETAIL)
-    if_version = read_if_match(request)
+    if_version = read_precondition(request)
     product = await read_json(request, shapes.ProductIn)
-    row = ProductRow(sku, product.title, product.price, product.currency, product.stocked, product.active)
+    row = ProductRow(sku, *(getattr(product, name) for name in ProductRow._fields[1:]))
     rows = await catalogue.put(services.pool, [row], if_version)
     if rows is None:
-        raise refuse("version_mismatch")
+        raise mismatch(if_version)
     return _written(services, rows[0])
 
 
@@ -141,7 +143,7 @@ async def change_product(request: AnyRequest) -> Response[bytes]:
 @get(PATH, opt={OPERATION: LIST})
 async def list_products(request: AnyRequest) -> Response[bytes]:
     services, client = services_of(request), client_of(request)
-    query = read_query(request, {parameter.name for parameter in LIST_PARAMETERS})
+    query = read_query(request)
     limit = read_limit(query)
 
     def digest(text: bytes) -> bytes:
@@ -165,9 +167,7 @@ def _changed(row: asyncpg.Record, change: shapes.ProductChange) -> ProductRow:
 def _written(services: Services, row: asyncpg.Record) -> Response[bytes]:
     """Take the row over at once; the follower may have been faster, and with a later one."""
     product = product_of(row)
-    known = services.catalogue.products.get(product.sku)
-    if known is None or known.version < product.version:
-        services.catalogue.products[product.sku] = product
+    services.catalogue.put(product_of(row))
     created = product.version == 1
     location = {"location": f"{PATH}/{quote(product.sku, safe='')}"} if created else {}
     return json_answer(product, 201 if created else 200, {"etag": etag(product.version)} | location)

@@ -3,7 +3,6 @@ and never repeats a value, which may be personal.
 """
 
 import re
-from collections.abc import Collection
 from typing import Annotated, TypeVar, cast
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -19,13 +18,13 @@ from gateway.edge.requests import Receive, is_json, read_body, read_headers
 from gateway.services import Services
 
 BODY_BYTES_MAX = 65536
-PARAMETERS_MAX = 50
-NAME_CHARS_MAX = 40  # of a parameter that is named in an answer
+SKUS_MAX = 100  # of one query
+PARAMETERS_MAX = SKUS_MAX + 1  # of a query: SKUs and a sale
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
 LIMIT = Annotated[int, Meta(ge=1, le=LIMIT_MAX)]
 
-_ETAG = re.compile(r'"([0-9]{1,18})"')
+_ETAG = re.compile(r'"([1-9][0-9]{0,8})"')  # versions start at 1 and never get near PostgreSQL's largest integer
 
 Body = TypeVar("Body", bound=Struct)
 
@@ -53,22 +52,18 @@ def is_sku(text: str) -> bool:
     return 1 <= len(text) <= SKU_CHARS_MAX and text.isprintable()
 
 
-def read_query(request: AnyRequest, known: Collection[str]) -> dict[str, str]:
-    """The parameters of the query, each known and given once."""
+def read_pairs(query_string: bytes) -> list[tuple[str, str]]:
+    """Names and values of a query, as they stand there. Raises ProblemError."""
     try:
-        pairs = parse_qsl(
-            request.scope["query_string"].decode(),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=PARAMETERS_MAX,
-        )
+        return parse_qsl(query_string.decode(), keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX)
     except ValueError as error:
         raise refuse("bad_parameter", f"a query is valid UTF-8 and has at most {PARAMETERS_MAX} parameters") from error
+
+
+def read_query(request: AnyRequest) -> dict[str, str]:
+    """The parameters of the query, each given once; the guard has refused those that the route does not have."""
     query: dict[str, str] = {}
-    for name, value in pairs:
-        if name not in known:
-            shown = name[:NAME_CHARS_MAX]
-            raise refuse("bad_parameter", f"{shown} is not a parameter of this list" if shown.isprintable() else "")
+    for name, value in read_pairs(request.scope["query_string"]):
         if name in query:
             raise refuse("bad_parameter", f"{name} is given more than once")
         if CONTROL.search(value):
@@ -97,6 +92,30 @@ def read_if_match(request: AnyRequest) -> int | None:
     if matched is None:
         raise refuse("version_mismatch", "If-Match is not an ETag of ours")
     return int(matched.group(1))
+
+
+def read_precondition(request: AnyRequest) -> int | None:
+    """The version that a PUT is meant for; 0 with `If-None-Match: *`, when there must be nothing yet; None: any."""
+    values = request.headers.getall("if-none-match", [])
+    version = read_if_match(request)
+    if not values:
+        return version
+    if version is not None or [value.strip() for value in values] != ["*"]:
+        raise refuse("bad_request", "If-None-Match takes * and stands without If-Match")
+    return 0
+
+
+def mismatch(if_version: int | None) -> ProblemError:
+    """The error of a change that was meant for another version than there is."""
+    return refuse("version_mismatch", "it exists already" if if_version == 0 else "")
+
+
+def read_required_match(request: AnyRequest) -> int:
+    """The same of a change that is meant for one version alone."""
+    version = read_if_match(request)
+    if version is None:
+        raise refuse("precondition_required", "If-Match names the version that the change is meant for, its ETag")
+    return version
 
 
 async def read_json(request: AnyRequest, shape: type[Body]) -> Body:

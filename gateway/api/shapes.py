@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from core_ext.codes import PROBLEMS
-from core_ext.limits import MONEY_MAX, TITLE_CHARS_MAX
+from core_ext.limits import MONEY_MAX, QUANTITY_MAX, TITLE_CHARS_MAX
 from core_ext.shapes import AdjustmentIn, Product, ShipTo
 
 REASON_CHARS_MAX = 200
@@ -35,6 +35,22 @@ Total = Annotated[
     int, Meta(ge=0, le=MONEY_MAX, description="Units that the merchant has to sell, those held by live orders included")
 ]
 Reason = Annotated[str, Meta(min_length=1, max_length=REASON_CHARS_MAX, description="Kept with the movement")]
+Limit = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=QUANTITY_MAX,
+        description="Units that one customer may hold in live orders, which then need `customer_id`; null: any number",
+    ),
+]
+CancelReason = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=REASON_CHARS_MAX,
+        description="Kept in the order's history and told in its event, so no place for personal data",
+    ),
+]
 Shards = Annotated[
     int, Meta(ge=1, le=SHARDS_MAX, description="Shards of the SKU's stock; as they are, or the setting, when left out")
 ]
@@ -49,6 +65,7 @@ class ProductIn(Struct, forbid_unknown_fields=True):
     currency: Currency
     stocked: bool = True
     active: bool = True
+    limit: Limit | None = None
 
 
 class ProductChange(Struct, forbid_unknown_fields=True):
@@ -59,11 +76,16 @@ class ProductChange(Struct, forbid_unknown_fields=True):
     currency: Currency | UnsetType = UNSET
     stocked: bool | UnsetType = UNSET
     active: bool | UnsetType = UNSET
+    limit: Limit | UnsetType | None = UNSET
 
 
 class ProductPage(Struct):
     items: list[Product]
     next_cursor: str | None
+
+
+class OrderCancelIn(Struct, forbid_unknown_fields=True):
+    reason: CancelReason
 
 
 class StockIn(Struct, forbid_unknown_fields=True):
@@ -72,8 +94,27 @@ class StockIn(Struct, forbid_unknown_fields=True):
     shards: Shards | None = None
 
 
-class Stock(Struct):
-    """A SKU's stock at one instant: total + owed = free + leased + held."""
+class StockChange(Struct, forbid_unknown_fields=True):
+    shards: Annotated[int, Meta(ge=1, le=SHARDS_MAX, description="Over how many shards the free units are spread")]
+
+
+class Hand(Struct):
+    """Unsold units that a worker holds."""
+
+    owner: str
+    host: str
+    pid: int
+    units: int
+
+
+PerSecond = Annotated[float, Meta(ge=0, description="Per second, all workers together, at their last heartbeats")]
+Parked = Annotated[int, Meta(ge=0, description="Orders that wait for units")]
+
+
+class Stock(Struct, omit_defaults=True):
+    """A SKU's stock at one instant: total + owed = free + leased + held. `hands` and what follows is told by the
+    workers, up to a heartbeat later.
+    """
 
     sku: str
     total: int
@@ -84,6 +125,44 @@ class Stock(Struct):
     leased: Annotated[int, Meta(description="Unsold units in the hands of workers")]
     held: Annotated[int, Meta(description="Units of live orders")]
     per_shard: Annotated[list[int], Meta(description="Free units of each shard")]
+    hands: list[Hand]
+    parked: Parked
+    refills_per_s: PerSecond
+    refused_per_s: PerSecond
+    sale_id: Annotated[str, Meta(description="The sale whose own units these are")] | None = None
+
+
+class PinchedStock(Struct, omit_defaults=True):
+    """A SKU's stock, and what goes on there."""
+
+    sku: str
+    total: int
+    shards: int
+    free: int
+    leased: int
+    held: int
+    parked: Parked
+    refills_per_s: PerSecond
+    refused_per_s: PerSecond
+    sale_id: str | None = None
+
+
+class PinchedStocks(Struct):
+    items: list[PinchedStock]
+
+
+Had = Literal["in_stock", "low", "sold_out", "unknown"]
+
+
+class Availability(Struct):
+    sku: str
+    availability: Annotated[Had, Meta(description="`unknown`: the SKU is not for sale")]
+
+
+class Availabilities(Struct):
+    """In the order in which they were asked for."""
+
+    items: list[Availability]
 
 
 class LineOut(Struct):
@@ -120,7 +199,9 @@ class OrderOut(Struct, omit_defaults=True):
     paid: PaidOut | None = None
     note: str | None = None
     ship_to: ShipTo | None = None
-    expires_at: datetime | None = None
+    expires_at: Annotated[
+        datetime | None, Meta(description="Until when it should be paid. Nothing cancels it by itself yet")
+    ] = None
 
 
 class OrderPage(Struct):
@@ -148,6 +229,19 @@ class Problem(Struct, omit_defaults=True):
     request_id: str
     detail: str | None = None
     errors: list[ProblemEntry] | None = None
+    opens_at: Annotated[datetime, Meta(description="When the sale opens; of `sale_not_open`")] | None = None
 
 
-DOCUMENTED: tuple[Any, ...] = (OrderPage, ProductIn, ProductChange, ProductPage, StockIn, Stock, Problem)
+DOCUMENTED: tuple[Any, ...] = (
+    OrderPage,
+    OrderCancelIn,
+    ProductIn,
+    ProductChange,
+    ProductPage,
+    StockIn,
+    StockChange,
+    Stock,
+    PinchedStocks,
+    Availabilities,
+    Problem,
+)

@@ -14,15 +14,22 @@ import msgspec
 
 from gateway.cli import address
 from persistence.nats.read import Reader
+from persistence.nats.stream import NAME, STOCK
 
 SPAN = re.compile(r"(\d{1,6})([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+STREAMS = {"orders": NAME, "stock": STOCK}
 
 
 class Data(msgspec.Struct):
+    """Of an order's event, and of one of stock."""
+
     channel: str = "-"
     total: int | None = None
     currency: str = ""
+    sale_id: str = "-"
+    level: str = ""
+    available: int = 0
 
 
 class Event(msgspec.Struct):
@@ -36,6 +43,9 @@ class Event(msgspec.Struct):
 
 @click.command()
 @click.option(
+    "--stream", type=click.Choice(list(STREAMS)), default="orders", show_default=True, help="Whose events to print."
+)
+@click.option(
     "--since", default=None, metavar="TIME", help="RFC 3339, or how long ago: 90s, 10m, 2h, 7d.  [default: all]"
 )
 @click.option("--count", type=click.IntRange(min=1), default=None, help="End after so many events.")
@@ -43,17 +53,25 @@ class Event(msgspec.Struct):
 @click.option("--json", "as_json", is_flag=True, help="Print each event as it is, one a line.")
 @address.servers_options
 def events(
-    since: str | None, count: int | None, data: Path, config: Path | None, *, follow: bool, as_json: bool
+    stream: str,
+    since: str | None,
+    count: int | None,
+    data: Path,
+    config: Path | None,
+    *,
+    follow: bool,
+    as_json: bool,
 ) -> None:
-    """Print events from the stream."""
+    """Print events from a stream."""
     start = _instant(since) if since else None
+    reader = Reader(address.stream_url(data, config), start, STREAMS[stream])
     with suppress(KeyboardInterrupt):
-        address.run(_print(address.stream_url(data, config), start, count, follow=follow, as_json=as_json))
+        address.run(_print(reader, count, follow=follow, as_json=as_json))
 
 
-async def _print(url: str, since: dt.datetime | None, count: int | None, *, follow: bool, as_json: bool) -> None:
+async def _print(events_of: Reader, count: int | None, *, follow: bool, as_json: bool) -> None:
     left = count
-    async with Reader(url, since) as reader:
+    async with events_of as reader:
         async for payload in reader.payloads(follow=follow):
             click.echo(payload.decode(errors="replace") if as_json else _line(payload))
             if left is not None:
@@ -68,6 +86,9 @@ def _line(payload: bytes) -> str:
     except msgspec.DecodeError as error:
         return f"not an event: {error}"
     kind = event.type.removeprefix("com.floodgate.")
+    if event.data.level:
+        units = f"{event.data.available:,} units"
+        return f"{event.time}  {kind:<22}  {event.subject}  {event.data.sale_id:<16}  {event.data.level:<8}  {units}"
     total = "-" if event.data.total is None else f"{event.data.total} {event.data.currency}"
     return f"{event.time}  {kind:<18}  {event.subject}  {event.data.channel:<16}  {total}"
 

@@ -16,7 +16,7 @@ from gateway.cli.edge import SHORT_WAIT_S, Answer, Edge
 from gateway.cli.preparing import accepted, at_once, product_path, stock_path
 from gateway.cli.products_file import ProductsFileError, Row, read
 
-COLUMNS = ("sku", "title", "price", "currency", "stocked", "active", "version")
+COLUMNS = ("sku", "title", "price", "currency", "stocked", "active", "limit", "version")
 PAGE = 200
 FAILURES_SHOWN = 20
 
@@ -33,6 +33,8 @@ def product() -> None:
 @click.option("--title", default=None, help="[default: what it is; of a new product its SKU]")
 @click.option("--stock/--no-stock", "stocked", default=None, help="Whether units of it are counted.")
 @click.option("--active/--inactive", "active", default=None, help="Whether it is for sale.")
+@click.option("--limit", type=click.IntRange(min=1), default=None, help="Units that one customer may hold.")
+@click.option("--no-limit", is_flag=True, help="A customer may hold any number.")
 @address.json_option
 @address.edge_options
 def set_product(
@@ -42,15 +44,28 @@ def set_product(
     title: str | None,
     stocked: bool | None,  # noqa: FBT001 - click passes it by name; it has three values
     active: bool | None,  # noqa: FBT001 - as above
+    limit: int | None,
     url: str | None,
     token_file: Path | None,
     data: Path,
     *,
+    no_limit: bool,
     as_json: bool,
 ) -> None:
     """Make a product, or change one."""
-    change = {"title": title, "price": price, "currency": currency, "stocked": stocked, "active": active}
-    told = {name: value for name, value in change.items() if value is not None}
+    if no_limit and limit is not None:
+        raise click.UsageError("--limit and --no-limit do not go together.")
+    change = {
+        "title": title,
+        "price": price,
+        "currency": currency,
+        "stocked": stocked,
+        "active": active,
+        "limit": limit,
+    }
+    told: dict[str, Any] = {name: value for name, value in change.items() if value is not None}
+    if no_limit:
+        told["limit"] = None
     target = address.edge_address(url, token_file, data)
     found = address.run(_set(target, sku, told))
     _say(found, as_json=as_json)

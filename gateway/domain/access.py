@@ -16,7 +16,7 @@ SCOPES = {
     "bulk": "place orders in bulk",
     "stock:read": "read stock",
     "stock:write": "change stock",
-    "catalogue:write": "change products",
+    "catalogue:write": "change products and sales",
     "clients:admin": "make, rotate and revoke clients",
     "config:write": "change live settings",
     "metrics:read": "read metrics",

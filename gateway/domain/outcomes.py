@@ -13,13 +13,15 @@ RETRY_AFTER_S = 1  # what a 503 asks for unless it knows better
 
 class Refusal(Struct, frozen=True):
     """A code of the registry, with what there is to say about this case. `errors` are entries of the problem's `errors`
-    (detail, pointer, code, available); `extra` are members of the problem beyond the usual ones.
+    (detail, pointer, code, available); `extra` are members of the problem beyond the usual ones. `retry_after_s` is
+    what the answer asks for when it knows better than its status does.
     """
 
     code: str
     detail: str = ""
     errors: tuple[dict[str, Any], ...] = ()
     extra: dict[str, Any] = {}
+    retry_after_s: int = 0
 
     @property
     def status(self) -> int:

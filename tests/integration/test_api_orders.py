@@ -42,6 +42,68 @@ async def test_order_that_was_placed_is_at_its_location(app: App) -> None:
     assert (shown.status, shown.header("etag"), shown.body) == (200, placed.header("etag"), placed.body)
 
 
+async def cancel(app: App, order_id: str, etag: str = '"1"', token: str = "fg_all") -> Reply:
+    body = b'{"reason":"ordered twice"}'
+    return await call(app, "POST", f"/v1/orders/{order_id}/cancel", body, {"if-match": etag}, token=token)
+
+
+async def test_cancel_order_answers_the_order_with_its_new_version(app: App) -> None:
+    placed = await place(app, "k-1")
+    reply = await cancel(app, placed.json["order_id"])
+    assert (reply.status, reply.header("etag")) == (200, '"2"')
+    assert reply.json == placed.json | {"status": "cancelled", "version": 2}
+    shown = await call(app, "GET", placed.header("location") or "")
+    assert (shown.body, shown.header("etag")) == (reply.body, '"2"')
+
+
+async def test_cancel_order_again_is_412(app: App) -> None:
+    order_id = (await place(app, "k-1")).json["order_id"]
+    await cancel(app, order_id)
+    assert (await cancel(app, order_id)).status == 412
+
+
+async def test_cancel_order_that_is_cancelled_is_409_with_its_status(app: App) -> None:
+    order_id = (await place(app, "k-1")).json["order_id"]
+    await cancel(app, order_id)
+    reply = await cancel(app, order_id, '"2"')
+    assert (reply.status, reply.code, reply.json["detail"]) == (409, "not_cancellable", "the order is cancelled")
+
+
+async def test_cancel_order_keeps_what_its_key_answers(app: App) -> None:
+    placed = await place(app, "k-1")
+    await cancel(app, placed.json["order_id"])
+    again = await place(app, "k-1")
+    assert (again.body, again.header("idempotency-replayed")) == (placed.body, "true")
+
+
+@pytest.mark.parametrize(
+    ("owner", "token", "status"),
+    [
+        ("fg_own", "fg_own", 200),
+        ("fg_own", "fg_all", 200),
+        ("fg_all", "fg_own", 404),
+        ("fg_all", "fg_manager", 404),
+        ("fg_all", "fg_reader", 403),
+        ("fg_reader", "fg_reader", 200),
+    ],
+)
+async def test_cancel_order_is_for_its_client_and_for_who_manages_and_sees_all(
+    app: App, owner: str, token: str, status: int
+) -> None:
+    order_id = (await place(app, "k-1", token=owner)).json["order_id"]
+    assert (await cancel(app, order_id, token=token)).status == status
+
+
+async def test_cancel_order_that_does_not_exist_is_not_found(app: App) -> None:
+    for token in ("fg_all", "fg_own", "fg_reader"):
+        assert (await cancel(app, "0199a7c2-5d80-7c3e-9b1f-4a6d2e8c0f51", token=token)).code == "not_found"
+
+
+async def test_cancel_order_without_pii_read_masks(app: App) -> None:
+    order_id = (await place(app, "k-1", token="fg_own")).json["order_id"]
+    assert (await cancel(app, order_id, token="fg_own")).json["note"] == "***"
+
+
 async def test_order_under_a_key_is_found_by_its_own_client(app: App) -> None:
     placed = await place(app, '"k 1"'.replace(" ", "-"))
     found = await call(app, "GET", "/v1/orders?idempotency_key=k-1")

@@ -27,7 +27,7 @@ def body(change: dict[str, Any] | None = None) -> bytes:
 async def test_put_product_that_is_new_creates_it(worker: tuple[App, Services]) -> None:
     app, _ = worker
     reply = await call(app, "PUT", "/v1/products/85123A", body())
-    shown = {"sku": "85123A", **LAMP, "stocked": True, "active": True, "version": 1}
+    shown = {"sku": "85123A", **LAMP, "stocked": True, "active": True, "version": 1, "limit": None}
     assert (reply.status, reply.json) == (201, shown)
     assert (reply.header("etag"), reply.header("location")) == ('"1"', "/v1/products/85123A")
     assert (await call(app, "GET", "/v1/products/85123A", token="fg_none")).json == shown
@@ -49,6 +49,14 @@ async def test_put_product_with_a_stale_etag_changes_nothing(worker: tuple[App, 
         assert (reply.status, reply.code) == (412, "version_mismatch")
     assert (await call(app, "PUT", "/v1/products/B", body(), {"if-match": '"1"'})).status == 412
     assert (await call(app, "GET", "/v1/products/A")).json["price"] == 255
+
+
+async def test_put_product_only_when_there_is_none_creates_and_never_replaces(worker: tuple[App, Services]) -> None:
+    app, _ = worker
+    for price, status in ((1, 201), (2, 412)):
+        reply = await call(app, "PUT", "/v1/products/A", body({"price": price}), {"if-none-match": "*"})
+        assert reply.status == status
+    assert (await call(app, "GET", "/v1/products/A")).json["price"] == 1
 
 
 @pytest.mark.parametrize(
@@ -83,7 +91,35 @@ async def test_patch_product_changes_what_is_named(worker: tuple[App, Services])
     app, _ = worker
     await call(app, "PUT", "/v1/products/A", body())
     reply = await call(app, "PATCH", "/v1/products/A", b'{"price":7,"active":false}', {"if-match": '"1"'})
-    assert reply.json == {"sku": "A", **LAMP, "price": 7, "stocked": True, "active": False, "version": 2}
+    shown = {"sku": "A", **LAMP, "price": 7, "stocked": True, "active": False, "version": 2, "limit": None}
+    assert reply.json == shown
+
+
+async def test_product_limit_is_set_kept_and_removed(worker: tuple[App, Services]) -> None:
+    app, _ = worker
+    assert (await call(app, "PUT", "/v1/products/A", body({"limit": 2}))).json["limit"] == 2
+    assert (await call(app, "PATCH", "/v1/products/A", b'{"price":7}')).json["limit"] == 2
+    assert (await call(app, "PATCH", "/v1/products/A", b'{"limit":null}')).json["limit"] is None
+    assert (await call(app, "PATCH", "/v1/products/A", b'{"limit":5}')).json["limit"] == 5
+    assert (await call(app, "GET", "/v1/products/A")).json["limit"] == 5
+    assert (await call(app, "PUT", "/v1/products/A", body())).json["limit"] is None
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1000001", "1.5", '"2"', "true"])
+async def test_product_limit_that_is_none_is_refused(worker: tuple[App, Services], limit: str) -> None:
+    app, _ = worker
+    await call(app, "PUT", "/v1/products/A", body())
+    reply = await call(app, "PATCH", "/v1/products/A", f'{{"limit":{limit}}}'.encode())
+    assert (reply.status, reply.json["errors"][0]["pointer"]) == (422, "#/limit")
+
+
+async def test_product_shows_its_own_limit_and_sells_by_that_of_the_rules(worker: tuple[App, Services]) -> None:
+    app, services = worker
+    services.catalogue.apply_limits(lambda _: 3)
+    assert (await call(app, "PUT", "/v1/products/A", body())).json["limit"] is None
+    order = b'{"channel":"app","currency":"CNY","items":[{"sku":"A","quantity":1}]}'
+    reply = await call(app, "POST", "/v1/orders", order, {"idempotency-key": "k"})
+    assert [error["pointer"] for error in reply.json["errors"]] == ["#/customer_id"]
 
 
 async def test_patch_product_with_nothing_new_keeps_the_version(worker: tuple[App, Services]) -> None:

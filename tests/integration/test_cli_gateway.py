@@ -69,8 +69,21 @@ def test_product_set_makes_then_changes_and_keeps_the_rest(floodgate: Floodgate)
 
     assert changed == {
         "sku": name, "title": "Tea", "price": 200, "currency": "CNY", "stocked": True, "active": False, "version": 2,
+        "limit": None,
     }  # fmt: skip
     assert floodgate.json("product", "show", name) == changed
+
+
+def test_product_set_limit_sets_keeps_and_removes_it(floodgate: Floodgate) -> None:
+    told = ("product", "set", "L", "--price", "100", "--currency", "CNY")
+    limits = [floodgate.json(*told, *more)["limit"] for more in (("--limit", "2"), (), ("--no-limit",))]
+    assert limits == [2, 2, None]
+
+
+def test_product_set_with_a_limit_and_none_is_refused(floodgate: Floodgate) -> None:
+    result = floodgate("product", "set", "L", "--price", "1", "--currency", "CNY", "--limit", "2", "--no-limit")
+    assert result.exit_code == 2
+    assert "--no-limit" in result.output
 
 
 def test_product_set_refused_names_the_fault_and_exits_1(floodgate: Floodgate) -> None:

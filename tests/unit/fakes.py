@@ -5,6 +5,8 @@ waits: time is what the test sets, and `turns` lets every task that can run do s
 """
 
 import asyncio
+import datetime as dt
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +18,7 @@ from core_ext import ids
 from core_ext.shapes import Order, Product
 from gateway.admission import Admission, Request
 from gateway.batch import BatchQueue, Pending
+from gateway.bell import Bell
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
 from gateway.committer import Committer
@@ -24,24 +27,28 @@ from gateway.domain.keys import Hasher
 from gateway.domain.outcomes import Accepted, Outcome, Refusal
 from gateway.domain.personal import Vault
 from gateway.leases import Leases
+from gateway.live import Live
 from gateway.lookup import KeyLookup
 from gateway.metrics import Counters
 from gateway.orders import OrderBook
 from gateway.publisher import Publisher
+from gateway.sales import Sales
 from gateway.settings import Settings, load
 from gateway.tasks import Tasks
 from persistence.errors import LedgerUnavailableError, StreamUnavailableError
-from persistence.nats.stream import Event, Stream
-from persistence.postgres.ledger import Entry, Ledger
+from persistence.nats.stream import NAME, Event, Stream
+from persistence.postgres.ledger import Entry, Ledger, Limit
 from persistence.postgres.ledger import Refusal as LedgerRefusal
 from persistence.postgres.orders import StoredKey
 from persistence.postgres.session import Session
-from persistence.postgres.stock import OWNER_NOT_ALIVE
+from persistence.postgres.stock import OWNER_NOT_ALIVE, Shard
 
 T = TypeVar("T")
 START_S = 1_790_000_000.0
+NO_SHARDS: dict[str, Any] = {"shards": None, "frees": None, "versions": None}
 PLENTY_MIN = 16  # units that the ledger grants at least while it has plenty
 SKU = "85123A"
+SALE = "double-11"
 SERVICE = "SERVICE"  # a product without stock
 SHOP = Client(1, "shop", frozenset({"orders:write", "orders:price", "pii:read"}), frozenset({"app"}))
 NO_SETTINGS = load(environ={})
@@ -109,7 +116,9 @@ class FakeSession(Session):
 
 
 class FakeStock:
-    """The ledger's stock functions: free units by SKU, leases, and who is alive (`dead` owners are not)."""
+    """The ledger's stock functions: free units by SKU, leases, and who is alive (`dead` owners are not). It notes what
+    is asked for, in `orders` the order's number by SKU of each take.
+    """
 
     def __init__(self, **free: int) -> None:
         self.free = dict(free)
@@ -117,6 +126,7 @@ class FakeStock:
         self.dead: set[str] = set()
         self.takes: list[list[bytes]] = []
         self.wants: list[tuple[str, int, int]] = []
+        self.orders: list[dict[str, int]] = []
 
     def outstanding(self, sku: str) -> int:
         return sum(lease.units - lease.used for lease in self.leases.values() if lease.sku == sku and lease.active)
@@ -131,10 +141,12 @@ class FakeStock:
     def active(self, owner: str) -> set[bytes]:
         return {lease_id for lease_id, lease in self.leases.items() if lease.active and lease.owner == owner}
 
-    async def fetch(self, text: str, *arguments: Any) -> list[dict[str, Any]]:
+    async def fetch(self, text: str, *arguments: Any) -> list[Any]:
         if "stock_take" in text:
-            owner, _, leases, skus, least, most = arguments
-            return self._take(owner, [lease.bytes for lease in leases], skus, least, most)
+            owner, _, leases, skus, least, most, orders = arguments
+            return self._take(owner, [lease.bytes for lease in leases], skus, least, most, orders)
+        if "from stock_shard" in text:
+            return [(sku, 0, self.free[sku], 1) for sku in arguments[0]]
         assert "stock_give" in text, text
         _, leases, before, units = arguments
         return [self._give(*give) for give in zip(leases, before, units, strict=True)]
@@ -145,7 +157,7 @@ class FakeStock:
         return sum(self.close(lease.bytes) for lease in leases if lease.bytes in self.active(owner))
 
     def _take(
-        self, owner: str, leases: list[bytes], skus: list[str], least: list[int], most: list[int]
+        self, owner: str, leases: list[bytes], skus: list[str], least: list[int], most: list[int], orders: list[int]
     ) -> list[dict[str, Any]]:
         if owner in self.dead:
             error = asyncpg.RaiseError("owner is not alive")
@@ -154,11 +166,19 @@ class FakeStock:
         assert skus == sorted(skus)
         self.takes.append(leases)
         self.wants += zip(skus, least, most, strict=True)
-        return [self._take_one(owner, *want) for want in zip(leases, skus, least, most, strict=True)]
+        self.orders.append(dict(zip(skus, orders, strict=True)))
+        short = {order for sku, need, order in zip(skus, least, orders, strict=True) if self.free.get(sku, 0) < need}
+        wants = zip(leases, skus, least, most, (order in short for order in orders), strict=True)
+        return [self._take_one(owner, *want) | self._shards(want[1]) | {"lease_id": UUID(want[0])} for want in wants]
 
-    def _take_one(self, owner: str, lease: bytes, sku: str, least: int, most: int) -> dict[str, Any]:
+    def _shards(self, sku: str) -> dict[str, Any]:
+        return {"shards": [0], "frees": [self.free[sku]], "versions": [1]} if sku in self.free else NO_SHARDS
+
+    def _take_one(self, owner: str, lease: bytes, sku: str, least: int, most: int, refused: bool) -> dict[str, Any]:  # noqa: FBT001 - by position
         if lease in self.leases:
             return {"granted": self.leases[lease].units, "free_left": None, "outstanding": None}
+        if refused:
+            return {"granted": 0, "free_left": self.free.get(sku, 0), "outstanding": self.outstanding(sku)}
         free = self.free.get(sku, 0)
         plenty = min(most, free // 4)
         is_plenty = plenty >= max(least, PLENTY_MIN)
@@ -180,6 +200,33 @@ class FakeStock:
         return {"lease_id": lease_id, "units": lease.units}
 
 
+class FakeBell(Bell):
+    """Notes what is called, freed and pushed; `shown` is what the mirror says is free."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeSession(None), None)
+        self.called: list[str] = []
+        self.called_by_ledger: list[str] = []
+        self.said_free: list[str] = []
+        self.pushed: list[Shard] = []
+        self.shown: dict[str, int] = {}
+
+    def push(self, shards: Sequence[Shard]) -> None:
+        self.pushed += shards
+
+    def call(self, sku: str) -> None:
+        self.called.append(sku)
+
+    def freed(self, sku: str) -> None:
+        self.said_free.append(sku)
+
+    async def call_by_ledger(self, skus: Sequence[str]) -> None:
+        self.called_by_ledger += skus
+
+    async def free(self, skus: Sequence[str], now_ms: int) -> dict[str, int]:  # noqa: ARG002 - the bell's signature
+        return {sku: self.shown[sku] for sku in skus if sku in self.shown}
+
+
 class FakeControl:
     """What the control connection is asked: the outcome of batches, heartbeats (`alive` owners with their leases)."""
 
@@ -187,6 +234,7 @@ class FakeControl:
         self.outcome = "committed"
         self.stock = stock or FakeStock()
         self.registered: list[str] = []
+        self.pinches: list[str | None] = []
         self.resolved: list[bytes] = []
 
     async def execute(self, text: str, *arguments: Any) -> None:
@@ -202,8 +250,27 @@ class FakeControl:
         if "select outcome" in text:
             self.resolved.append(arguments[0].bytes)
             return self.outcome
-        owner = arguments[0]
-        return None if owner in self.stock.dead else Moment(START_S)
+        if not arguments:
+            return Moment(START_S)
+        owner, pinch, _ = arguments
+        self.pinches.append(pinch)
+        return None if owner in self.stock.dead else True
+
+
+class FakeRefusals:
+    """The ledger's counts of refusals, by (sale, code)."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.error: Exception | None = None  # raised while it is there
+
+    async def execute(self, text: str, sale_ids: list[str], codes: list[str], counts: list[int]) -> None:
+        assert "insert into sale_refusal" in text, text
+        if self.error:
+            raise self.error
+        named = list(zip(sale_ids, codes, strict=True))
+        assert named == sorted(named)
+        self.counts.update(dict(zip(named, counts, strict=True)))
 
 
 class Moment:
@@ -246,6 +313,8 @@ class FakeLedger(Ledger):
     async def commit(self, batch_id: bytes, entries: Sequence[Entry]) -> list[LedgerRefusal]:
         keys = [entry.key_hash for entry in entries]
         assert len(set(keys)) == len(keys), "a batch holds a key once"
+        buyers = [limit.buyer for entry in entries for limit in entry.limits]
+        assert len(set(buyers)) == len(buyers), "a batch holds a buyer of a limited SKU once"
         self.batches.append((batch_id, list(entries)))
         await self.held.wait()
         answer: Answer = self.answers.pop(0) if self.answers else []
@@ -274,6 +343,22 @@ def fenced(entry: Entry) -> LedgerRefusal:
     return LedgerRefusal(entry, "fenced", b"", b"")
 
 
+def over_limit(entry: Entry, **taken: int) -> LedgerRefusal:
+    return LedgerRefusal(entry, "limit", b"", b"", tuple(taken.items()))
+
+
+class FakeLog:
+    """Notes the names of what is logged."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def info(self, name: str, **_: object) -> None:
+        self.names.append(name)
+
+    warning = error = info
+
+
 class FakeStream(Stream):
     """A stream that stores what it is sent, unless `away`. While `held`, publishing waits."""
 
@@ -284,7 +369,8 @@ class FakeStream(Stream):
         self.held = asyncio.Event()
         self.held.set()
 
-    async def publish(self, events: Sequence[Event]) -> None:
+    async def publish(self, events: Sequence[Event], stream: str = NAME) -> None:
+        assert stream == NAME
         await self.held.wait()
         if self.away:
             raise StreamUnavailableError("NATS cannot be reached")
@@ -333,6 +419,25 @@ def body(sku: str = SKU, quantity: int = 1, **changes: Any) -> bytes:
     return msgspec.json.encode(document | changes)
 
 
+def sale_row(opens_in_s: float = 0, open_for_s: float = 3600, **changes: Any) -> dict[str, Any]:
+    """A sale of SKU as the ledger has it, open from `opens_in_s` after START_S on."""
+    starts_at = dt.datetime.fromtimestamp(START_S + opens_in_s, dt.UTC)
+    return {
+        "sale_id": SALE,
+        "title": "Double 11",
+        "starts_at": starts_at,
+        "ends_at": starts_at + dt.timedelta(seconds=open_for_s),
+        "payment_timeout_s": None,
+        "version": 1,
+        "revision": 1,
+        "skus": [SKU],
+        "prices": [99],
+        "currencies": ["CNY"],
+        "limits": [None],
+        "units": [10],
+    } | changes
+
+
 class Road:
     """Admission, leases, queue and committer of one worker between fakes. A test starts the loops that it needs."""
 
@@ -343,7 +448,8 @@ class Road:
         self.session = FakeSession(self.stock)
         self.control = FakeControl(self.stock)
         self.control_session = FakeSession(self.control)
-        self.leases = Leases(self.session, self.clock, changed.stock)
+        self.bell, self.counters = FakeBell(), Counters()
+        self.leases = Leases(self.session, self.clock, Live(changed), self.bell, self.counters)
         self.queue = BatchQueue(changed.batch)
         self.vault = Vault({1: bytes(32)})
         self.book = FakeBook(self.vault)
@@ -354,6 +460,9 @@ class Road:
         self.catalogue.products[SERVICE] = Product(SERVICE, "POSTAGE", 100, "CNY", stocked=False)
         self.lookup = KeyLookup(self.book.keys)
         self.hasher = Hasher(bytes(32))
+        self.refusals = FakeRefusals()
+        self.sales = Sales(FakeSession(self.refusals), self.clock, self.catalogue, self.leases)
+        self.sales.revision = 0
         self.admission = Admission(
             changed,
             self.clock,
@@ -365,10 +474,11 @@ class Road:
             self.vault,
             self.hasher,
             self.tasks,
+            self.sales,
         )
         self.admission.open = True
         self.ledgers: list[FakeLedger] = []
-        self.stream, self.pool, self.counters = FakeStream(), FakePool(), Counters()
+        self.stream, self.pool = FakeStream(), FakePool()
         self.publisher = Publisher(self.stream, self.pool, self.counters)
         self.committer = Committer(
             self._open_ledger,
@@ -431,10 +541,11 @@ class Road:
         await self.tasks.close(wait_s=0)
 
 
-def pending(size: int = 100, queued_at: float = START_S) -> Pending:
-    """An order in the queue of which nothing but its size matters."""
+def pending(size: int = 100, queued_at: float = START_S, buyers: Sequence[tuple[str, str]] = ()) -> Pending:
+    """An order in the queue of which nothing but its size matters, and whose limits (SKU, customer) count."""
     order_id = ids.new_id(int(START_S * 1000))
-    entry = Entry(order_id, order_id, bytes(16), [], b"", [], b"", b"")
+    limits = [Limit(sku, customer, 1, 1) for sku, customer in buyers]
+    entry = Entry(order_id, order_id, bytes(16), [], b"", [], b"", b"", limits)
     event = Event("orders.created.app.00", ids.format_id(order_id), b"{}")
     outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     return Pending(SHOP, entry, [], event, b"{}", size, 1, 1, outcome, queued_at)

@@ -10,14 +10,14 @@ import pytest
 from core_ext import rows
 from core_ext.limits import ITEMS_MAX, SKU_CHARS_MAX, TITLE_CHARS_MAX
 from core_ext.shapes import Change, Line, Order, Product
-from gateway import lookup
+from gateway import batch, lookup
 from gateway.admission import Request, _line_rows
 from gateway.domain.access import Client
 from gateway.domain.outcomes import Accepted, Refusal
 from gateway.domain.personal import VaultError
 from gateway.orders import body_of, event_of
 from persistence.errors import LedgerUnavailableError, PoisonError
-from persistence.postgres.ledger import COPY_BYTES_MAX
+from persistence.postgres.ledger import COPY_BYTES_MAX, Limit
 from persistence.postgres.orders import StoredKey
 from tests.unit.fakes import SERVICE, SHOP, SKU, START_S, Road, accepted, body, refused, settings, turns
 
@@ -244,7 +244,7 @@ async def test_admission_with_a_full_queue_is_overloaded_and_takes_nothing() -> 
 
 
 async def test_admission_with_too_many_parked_is_overloaded(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.leases.PARKED_MAX", 0)
+    monkeypatch.setattr("gateway.parking.PARKED_MAX", 0)
     assert refused(await road.place(body_=body(quantity=11))) == "overloaded"
 
 
@@ -335,6 +335,53 @@ async def test_admission_known_key_beats_the_refusal(impatient: Road, refusal: s
     outcome = accepted(await road.place(body_=wanted))
     assert outcome == Accepted(STORED_ID, body_of(order, SHOP), replayed=True)
     road.leases.till.restore(parts or [])
+
+
+async def test_admission_known_key_beats_a_limit_that_has_come_since_and_needs_a_customer(road: Road) -> None:
+    order = store(road)
+    road.catalogue.products[SKU].limit = 1
+    assert accepted(await road.place()) == Accepted(STORED_ID, body_of(order, SHOP), replayed=True)
+
+
+async def test_admission_limited_sku_without_a_customer_is_refused_and_takes_nothing(road: Road) -> None:
+    road.catalogue.products[SKU].limit = 2
+    outcome = await road.place()
+    assert isinstance(outcome, Refusal)
+    assert (outcome.code, [(error["code"], error["pointer"]) for error in outcome.errors]) == (
+        "invalid",
+        [("required", "#/customer_id")],
+    )
+    assert "no more than 2 of 85123A" in outcome.errors[0]["detail"]
+    assert road.leases.till.free(SKU) == 10
+
+
+async def test_admission_order_tells_the_ledger_its_limits_summed_by_sku(road: Road) -> None:
+    road.catalogue.products[SKU].limit, road.catalogue.products[SERVICE].limit = 9, 2
+    items = [{"sku": SKU, "quantity": 4}, {"sku": SERVICE, "quantity": 1}, {"sku": SKU, "quantity": 5}]
+    accepted(await road.place(body_=body(items=items, customer_id="u-1")))
+    assert list(road.ledger.stored[0].limits) == [Limit(SKU, "u-1", 9, 9), Limit(SERVICE, "u-1", 1, 2)]
+
+
+async def test_admission_order_without_limits_needs_no_customer_and_tells_none(road: Road) -> None:
+    accepted(await road.place())
+    assert list(road.ledger.stored[0].limits) == []
+
+
+async def test_admission_buyer_behind_whom_too_many_wait_is_overloaded(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "BEHIND_MAX", 1)
+    road.catalogue.products[SKU].limit = 9
+    road.ledger.held.clear()
+    blocker = road.send("blocker", body(SERVICE))
+    await turns()
+    sent = [road.send(key, body(customer_id="u-1")) for key in ("a", "b")]
+    await turns()
+    assert refused(await road.place("c", body(customer_id="u-1"))) == "overloaded"
+    sent.append(road.send("d", body(customer_id="u-2")))
+    road.ledger.held.set()
+    for task in (blocker, *sent):
+        accepted(await task)
 
 
 async def test_admission_known_key_with_another_body_is_key_reused_though_sold_out(road: Road) -> None:

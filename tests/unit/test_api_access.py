@@ -56,6 +56,29 @@ async def test_route_without_its_scope_is_403_and_names_it(path: str, method: st
     assert all(scope in reply.json["detail"] for scope in operation.scopes)
 
 
+CHECKING = [entry for entry in CLOSED if not entry[2].checks_itself]
+
+
+@pytest.mark.parametrize(("path", "method", "operation"), CHECKING, ids=[o.name for _, _, o in CHECKING])
+async def test_route_with_a_parameter_that_it_does_not_have_is_400_and_names_it(
+    path: str, method: str, operation: Operation
+) -> None:
+    known = next((p.name for p in operation.parameters if p.place == "query"), None)
+    query = f"{known}=1&colour=red" if known else "colour=red"
+    reply = await call(api.create(services()), method, f"{path}?{query}")
+    assert (reply.status, reply.code) == (400, "bad_parameter")
+    assert reply.json["detail"] == "colour is not a parameter of this route"
+    assert "bad_parameter" in operation.codes
+
+
+async def test_route_with_an_unknown_parameter_and_no_scope_is_403() -> None:
+    assert (await call(api.create(services()), "GET", "/v1/stock?colour=red", token="fg_none")).status == 403
+
+
+async def test_route_without_a_token_takes_any_parameter() -> None:
+    assert (await call(api.create(services()), "GET", "/livez?colour=red", token=None)).status == 200
+
+
 async def test_route_with_a_token_beyond_ascii_is_401() -> None:
     reply = await call(api.create(services()), "GET", "/v1/orders", token="fg_\xe9")
     assert reply.status == 401

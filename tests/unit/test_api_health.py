@@ -38,6 +38,14 @@ async def test_readyz_verbose_names_each_part() -> None:
     assert lines[-1] == "readyz check passed"
 
 
+async def test_readyz_verbose_says_why_live_settings_are_not_applied() -> None:
+    parts = services()
+    parts.live.fault = "version 5 cannot be applied"
+    reply = await call(api.create(parts), "GET", "/readyz?verbose", token=None)
+    assert reply.status == 200
+    assert "[-]settings failed: version 5 cannot be applied" in reply.body.decode().splitlines()
+
+
 async def test_metrics_for_a_client_with_the_scope_are_prometheus_text() -> None:
     parts = services()
     parts.counters.created(2, 5)

@@ -78,6 +78,27 @@ async def test_show_order_that_does_not_exist_is_not_found(app: App, order_id: s
     assert (await call(app, "GET", f"/v1/orders/{order_id}")).code == "not_found"
 
 
+async def test_cancel_order_without_if_match_is_428(app: App) -> None:
+    reply = await call(app, "POST", path_of(order(1)) + "/cancel", b'{"reason":"r"}')
+    assert (reply.status, reply.code) == (428, "precondition_required")
+
+
+async def test_cancel_order_with_an_etag_that_is_not_ours_is_412(app: App) -> None:
+    reply = await call(app, "POST", path_of(order(1)) + "/cancel", b'{"reason":"r"}', {"if-match": 'W/"1"'})
+    assert (reply.status, reply.code) == (412, "version_mismatch")
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"reason":""}', b'{"reason":"%s"}' % (b"x" * 201), rb'{"reason":"\u0000"}'])
+async def test_cancel_order_without_a_reason_is_refused(app: App, body: bytes) -> None:
+    reply = await call(app, "POST", path_of(order(1)) + "/cancel", body, {"if-match": '"1"'})
+    assert (reply.status, reply.json["errors"][0]["pointer"]) == (422, "#/reason")
+
+
+async def test_cancel_order_that_cannot_exist_is_not_found(app: App) -> None:
+    reply = await call(app, "POST", "/v1/orders/x/cancel", b'{"reason":"r"}', {"if-match": '"1"'})
+    assert (reply.status, reply.code) == (404, "not_found")
+
+
 async def test_list_orders_page_by_page_gives_each_once(app: App, book: Book) -> None:
     book.orders = [order(at) for at in range(7)]
     target, seen = "/v1/orders?limit=3&status=paid", []

@@ -1,8 +1,14 @@
-"""The queue between admission and committer: bounded in count, bytes and age, first in, first out."""
+"""The queue between admission and committer: bounded in count, bytes and age, first in, first out, a buyer of a limited
+SKU once a batch.
+"""
 
 import asyncio
+from collections import defaultdict
 
-from gateway.batch import BatchQueue, Pending
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.batch import BEHIND_MAX, BatchQueue, Buyer, Pending
 from gateway.domain.outcomes import Refusal
 from tests.unit.fakes import START_S, pending, settings, turns
 
@@ -106,6 +112,89 @@ async def test_queue_without_overdue_orders_stays_as_it_is() -> None:
     queue = queue_of(pending())
     assert queue.take_overdue(START_S) == []
     assert len(queue) == 1
+
+
+ANN, BOB = ("TEA", "ann"), ("TEA", "bob")
+
+
+async def test_queue_gives_a_buyer_once_a_batch_and_his_next_order_first_in_the_next() -> None:
+    first, second, third = (pending(buyers=[ANN]) for _ in range(3))
+    others = [pending(), pending(buyers=[BOB]), pending(buyers=[("POT", "ann")])]
+    queue = queue_of(first, second, *others, third)
+    assert await queue.take() == [first, *others]
+    late = pending()
+    queue.put(late, START_S)
+    assert [await queue.take() for _ in range(2)] == [[second, late], [third]]
+
+
+async def test_queue_gives_a_buyer_who_was_left_in_the_queue_in_his_turn() -> None:
+    first, second, other = pending(buyers=[ANN]), pending(buyers=[ANN]), pending()
+    queue = queue_of(other, first, second, rows_max=1)
+    assert [await queue.take() for _ in range(3)] == [[other], [first], [second]]
+
+
+async def test_queue_holds_an_order_of_two_limits_back_for_either() -> None:
+    ann, bob, both, after = pending(buyers=[ANN]), pending(buyers=[BOB]), pending(buyers=[ANN, BOB]), pending()
+    queue = queue_of(ann, bob, both, after)
+    assert [await queue.take() for _ in range(2)] == [[ann, bob, after], [both]]
+
+
+async def test_queue_counts_who_waits_behind_another() -> None:
+    queue = queue_of(*(pending(size=300, buyers=[ANN]) for _ in range(3)), queue_rows_max=3)
+    assert (len(queue), queue.size, queue.room(START_S)) == (3, 900, False)
+    await queue.take()
+    assert (len(queue), queue.size, queue.room(START_S)) == (2, 600, True)
+
+
+async def test_queue_has_no_room_behind_a_buyer_who_has_too_many_and_has_for_others() -> None:
+    queue = queue_of(*(pending(buyers=[ANN]) for _ in range(BEHIND_MAX + 1)))
+    assert not queue.room(START_S, pending(buyers=[ANN]).entry.limits)
+    assert queue.room(START_S, pending(buyers=[BOB]).entry.limits)
+    await queue.take()
+    assert queue.room(START_S, pending(buyers=[ANN]).entry.limits)
+
+
+async def test_queue_overdue_orders_behind_others_leave_it_and_the_next_moves_up() -> None:
+    old, young = [pending(buyers=[ANN]) for _ in range(2)], [pending(queued_at=START_S + 10, buyers=[ANN])]
+    queue = queue_of(*old, *young)
+    assert queue.take_overdue(START_S + 5) == old
+    assert (len(queue), queue.size) == (1, 100)
+    assert await queue.take() == young
+
+
+async def test_queue_closed_gives_who_waits_behind_another_and_then_nothing() -> None:
+    queue = queue_of(*(pending(buyers=[ANN]) for _ in range(3)))
+    queue.close()
+    assert [len(await queue.take()) for _ in range(5)] == [1, 1, 1, 0, 0]
+
+
+buyer_lists = st.lists(st.sampled_from([("A", "ann"), ("A", "bob"), ("B", "ann")]), max_size=2, unique=True)
+
+
+@given(turns_=st.lists(st.lists(buyer_lists, max_size=6), max_size=6), rows_max=st.integers(1, 4))
+async def test_queue_gives_every_order_once_and_those_of_a_buyer_in_order(
+    turns_: list[list[list[Buyer]]], rows_max: int
+) -> None:
+    queue, put, taken = queue_of(rows_max=rows_max), 0, []
+    in_order: dict[tuple[Buyer, ...], list[Pending]] = defaultdict(list)
+    for orders in turns_:
+        for buyers in orders:
+            order = pending(buyers=buyers)
+            in_order[tuple(buyers)].append(order)
+            queue.put(order, START_S)
+            put += 1
+        if len(queue):
+            taken.append(await queue.take())
+    queue.close()
+    while batch := await queue.take():
+        taken.append(batch)
+    for batch in taken:
+        buyers = [limit.buyer for order in batch for limit in order.entry.limits]
+        assert len(buyers) == len(set(buyers))
+    everything = [order for batch in taken for order in batch]
+    assert (len(everything), len(queue), queue.size) == (put, 0, 0)
+    for same in in_order.values():
+        assert [order for order in everything if order in same] == same
 
 
 async def test_pending_is_answered_once() -> None:

@@ -9,6 +9,7 @@ from core_ext.shapes import Line, Order
 from gateway import committer as room
 from gateway import tasks
 from gateway.committer import FENCED_TRIES
+from gateway.domain import outcomes as domain
 from gateway.domain.outcomes import Outcome
 from persistence.errors import LedgerUnavailableError, NotDurableError, PoisonError
 from persistence.postgres.ledger import AmbiguousError, BatchFencedError, Entry, Refusal
@@ -22,6 +23,7 @@ from tests.unit.fakes import (
     body,
     duplicate,
     fenced,
+    over_limit,
     refused,
     settings,
     turns,
@@ -125,6 +127,45 @@ async def test_committer_publishes_nothing_of_a_batch_without_living_orders(road
     road.ledger.answers = [lambda entries: [duplicate(entry, STORED_ID, b"\x07" * 16) for entry in entries]]
     await road.place()
     assert road.publisher.backlog == 0
+
+
+async def test_committer_order_over_its_limit_is_refused_with_what_is_left_and_its_units_go_back(road: Road) -> None:
+    road.catalogue.products[SKU].limit = 3
+    road.ledger.answers = [lambda entries: [over_limit(entry, **{SKU: 2}) for entry in entries]]
+    items = [{"sku": SERVICE, "quantity": 1}, {"sku": SKU, "quantity": 2}]
+    outcome = await road.place(body_=body(items=items, customer_id="u-1"))
+    left = {"detail": f"the buyer may have 1 more of {SKU}", "pointer": "#/items/1/quantity", "available": 1}
+    assert outcome == domain.Refusal("limit_reached", f"a buyer may hold 3 of {SKU}", (left,))
+    assert (road.counters.orders, road.publisher.backlog) == (0, 0)
+    road.assert_balanced(10)
+
+
+async def test_committer_order_over_a_lowered_limit_is_told_that_none_are_left(road: Road) -> None:
+    road.catalogue.products[SKU].limit = 3
+    road.ledger.answers = [lambda entries: [over_limit(entry, **{SKU: 5}) for entry in entries]]
+    outcome = await road.place(body_=body(customer_id="u-1"))
+    assert isinstance(outcome, domain.Refusal)
+    assert [error["available"] for error in outcome.errors] == [0]
+
+
+async def test_committer_neighbours_of_an_order_over_its_limit_are_accepted(road: Road) -> None:
+    road.ledger.answers = [[], lambda entries: [over_limit(entries[0])]]
+    outcomes = [await task for task in await send_together(road, "a", "b")]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Accepted", "Refusal"]
+    road.assert_balanced(10)
+
+
+async def test_committer_orders_of_one_buyer_of_a_limited_sku_are_committed_one_after_the_other(road: Road) -> None:
+    road.catalogue.products[SKU].limit = 9
+    road.ledger.held.clear()
+    blocker = road.send("blocker", body(SERVICE))
+    await turns()
+    sent = [road.send(key, body(customer_id="u-1")) for key in "abc"]
+    await turns()
+    road.ledger.held.set()
+    for task in (blocker, *sent):
+        accepted(await task)
+    assert [len(entries) for _, entries in road.ledger.batches] == [1, 1, 1, 1]
 
 
 async def test_committer_fenced_order_is_committed_from_another_lease(road: Road) -> None:

@@ -6,6 +6,7 @@ The road is the real one, with both twins' rules; only the ledger is replaced, b
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
@@ -28,13 +29,16 @@ from gateway.domain.personal import Vault
 from gateway.edge.hot import OrderRoute
 from gateway.edge.requests import Headers
 from gateway.leases import Leases
+from gateway.live import Live
 from gateway.lookup import KeyLookup
 from gateway.metrics import Counters
 from gateway.orders import OrderBook
+from gateway.sales import Sales
 from gateway.settings import Settings
 from gateway.tasks import Tasks
 from persistence.postgres.orders import StoredKey
 from persistence.postgres.session import Session
+from tests.unit.fakes import FakeBell
 
 BODIES = 20_000
 BODIES_AN_EXAMPLE = 20
@@ -110,15 +114,21 @@ class Road:
     def __init__(self, scopes: set[str]) -> None:
         options = Settings()
         clock, catalogue, access, self.queue = Clock(), Catalogue(), Access(), BatchQueue(options.batch)
-        clock.observe(clock.now_s())
+        clock.observe(clock.now_s(), time.monotonic(), time.monotonic())
         catalogue.revision = 0
         catalogue.products = {"A": Product("A", "Tea", 100, "CNY", stocked=False)}
         access.replace([(token_hash("t"), Client(1, "shop", frozenset(scopes), frozenset({"*"})))])
-        leases = Leases(Session("", "unused"), clock, options.stock)  # Nothing is stocked, so nothing is asked for.
+        leases = Leases(
+            Session("", "unused"), clock, Live(options), FakeBell(), Counters()
+        )  # Nothing is stocked, so nothing is asked for.
         unused_book = cast("OrderBook", None)
         keys = KeyLookup(self._nothing)
         vault, hasher = Vault({1: bytes(32)}), Hasher(bytes(32))
-        admission = Admission(options, clock, catalogue, leases, self.queue, unused_book, keys, vault, hasher, Tasks())
+        sales = Sales(Session("", "unused"), clock, catalogue, leases)
+        sales.revision = 0
+        admission = Admission(
+            options, clock, catalogue, leases, self.queue, unused_book, keys, vault, hasher, Tasks(), sales
+        )
         admission.open = True
         self._lookup = admission.lookup
         self._route = OrderRoute(options.http, access, clock, admission, Counters())
