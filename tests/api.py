@@ -28,7 +28,7 @@ from gateway.live import Live
 from gateway.metrics import Counters, Exporter
 from gateway.sales import Sales
 from gateway.services import Services
-from gateway.settings import Nats, Postgres, Secrets, Settings
+from gateway.settings import Nats, Postgres, Secrets, Settings, Stock
 from persistence.postgres import clients
 from persistence.postgres.connect import connect
 from persistence.postgres.session import Session
@@ -227,6 +227,7 @@ async def running_worker(postgres_url: str, nats_url: str) -> AsyncIterator[tupl
         Settings(
             postgres=Postgres(url=postgres_url),
             nats=Nats(url=nats_url),
+            stock=Stock(park_ms_max=5000),  # A busy machine may take long over the first take.
             secrets=Secrets(master_keys=f"1:{secret}", hash_key=secret),
         )
     )

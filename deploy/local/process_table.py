@@ -31,6 +31,10 @@ def entries() -> list[Entry]:
     return [entry for pid in pids if pid != own and (entry := _entry(pid))]
 
 
+def is_running(pid: int) -> bool:
+    return _entry(pid) is not None
+
+
 def members(group: int) -> list[int]:
     return [entry.pid for entry in entries() if entry.group == group]
 

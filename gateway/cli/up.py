@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from deploy.local import page
+from deploy.local import page, process_table
 from deploy.local.edge import is_ready, read_token
 from deploy.local.failure import StackError
 from deploy.local.folder import UP_LOG, DataFolder
@@ -97,7 +97,7 @@ def down(data: Path) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + DOWN_TIMEOUT_S
-    while folder.holder() == pid:
+    while folder.holder() == pid or process_table.is_running(pid):  # It lets go of the folder a moment before its end.
         if time.monotonic() > deadline:
             raise click.ClickException(
                 f"pid {pid} has not stopped within {DOWN_TIMEOUT_S:.0f} s:"
