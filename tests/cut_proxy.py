@@ -70,7 +70,12 @@ class CutProxy:
             link.server[1].transport.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = Link((reader, writer), await asyncio.open_connection(*self._target), asyncio.Event())
+        try:
+            server = await asyncio.open_connection(*self._target)
+        except OSError:  # The server is gone: so is whoever wants it.
+            writer.transport.abort()
+            return
+        link = Link((reader, writer), server, asyncio.Event())
         self._links.append(link)
         for pump in (self._to_server(link), self._to_client(link)):
             task = asyncio.create_task(pump)
