@@ -128,3 +128,26 @@ async def test_worker_that_is_stopped_answers_who_waits_for_stock(world: World):
     await eventually("the order is parked", lambda: asyncio.sleep(0, shop.services.leases.parked))
     await shop.stop()
     assert code_of(await waiting) == "ledger_away"
+
+
+async def test_worker_that_stops_with_the_stream_silent_gives_its_units_back_before_it_waits_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = await world.shop()
+    answered = asyncio.Event()
+
+    async def publish(*_: object) -> None:
+        await answered.wait()
+
+    monkeypatch.setattr(shop.services.stream, "publish", publish)
+    order_id_of(await shop.place("k-1"))
+    assert await world.active_leases() > 0
+    stopping = asyncio.create_task(shop.stop())
+    await eventually("the units are given back", lambda: _no_leases(world))
+    assert not stopping.done()
+    answered.set()
+    await stopping
+
+
+async def _no_leases(world: World) -> bool:
+    return await world.active_leases() == 0

@@ -2,6 +2,7 @@
 not asked in vain. The loop turns only when something wakes it, or the test does.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -379,6 +380,32 @@ async def test_leases_parked_for_long_call_by_the_ledger_for_what_they_lack_alon
     worker.park(A=2, B=1)
     await worker.turn(2 * LEDGER_CALL_S)
     assert worker.bell.called_by_ledger == ["A"]
+
+
+async def test_leases_granted_serve_who_waits_before_they_answer_a_call(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody waits for X as well, so the worker is busy calling by the ledger when A is called for."""
+    worker = world.worker(A=0, X=0)
+    in_other_hands(worker.stock, "X", 5)
+    one = in_other_hands(worker.stock, "A", 1, lease=b"\x08" * 16)
+    answered = asyncio.Event()
+
+    async def call_by_ledger(skus: Sequence[str]) -> None:
+        await answered.wait()
+
+    monkeypatch.setattr(worker.bell, "call_by_ledger", call_by_ledger)
+    worker.park(X=1)
+    waiting = worker.park(A=1)
+    await turns()
+    worker.stock.close(b"\x08" * 16)
+    assert not one.active
+    await worker.turn(pass_s=LEDGER_CALL_S)
+    worker.leases.heard(Ring("wanted", "A"))
+    answered.set()
+    await turns()
+    assert isinstance(waiting.result.result(), list)
+    assert worker.bell.said_free == []
 
 
 async def test_leases_parked_for_long_call_by_the_ledger_together(world: World) -> None:
