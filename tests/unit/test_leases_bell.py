@@ -385,21 +385,14 @@ async def test_leases_parked_for_long_call_by_the_ledger_for_what_they_lack_alon
 async def test_leases_granted_serve_who_waits_before_they_answer_a_call(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody waits for X as well, so the worker is busy calling by the ledger when A is called for."""
     worker = world.worker(A=0, X=0)
     in_other_hands(worker.stock, "X", 5)
-    one = in_other_hands(worker.stock, "A", 1, lease=b"\x08" * 16)
+    in_other_hands(worker.stock, "A", 1, lease=b"\x08" * 16)
     answered = asyncio.Event()
-
-    async def call_by_ledger(skus: Sequence[str]) -> None:
-        await answered.wait()
-
-    monkeypatch.setattr(worker.bell, "call_by_ledger", call_by_ledger)
-    worker.park(X=1)
-    waiting = worker.park(A=1)
+    monkeypatch.setattr(worker.bell, "call_by_ledger", lambda _: answered.wait())
+    _, waiting = worker.park(X=1), worker.park(A=1)  # X keeps the worker calling by the ledger when A is called for.
     await turns()
     worker.stock.close(b"\x08" * 16)
-    assert not one.active
     await worker.turn(pass_s=LEDGER_CALL_S)
     worker.leases.heard(Ring("wanted", "A"))
     answered.set()
