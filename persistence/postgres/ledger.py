@@ -14,6 +14,7 @@ import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
 from persistence.errors import LedgerUnavailableError, PoisonError
+from persistence.postgres import schema
 from persistence.postgres.connect import UNREACHABLE, connect, ensure_durable
 from persistence.postgres.orders import HISTORY, LINE, ORDER
 
@@ -115,14 +116,15 @@ class Ledger:
         self._commit_batch: asyncpg.prepared_stmt.PreparedStatement | None = None
 
     async def ensure_open(self) -> None:
-        """Connect unless connected. Raises LedgerUnavailableError, or NotDurableError for a server that may lose what
-        it acknowledges.
+        """Connect unless connected. Raises LedgerUnavailableError, also for a schema that is older than needed, or
+        NotDurableError for a server that may lose what it acknowledges.
         """
         if self._connection is not None and not self._connection.is_closed():
             return
         connection = await connect(self._url, self._name, self._command_timeout_s, SESSION)
         try:
             await ensure_durable(connection)
+            await schema.ensure_new_enough(connection)
             self._commit_batch = await connection.prepare(COMMIT_BATCH)
         except UNREACHABLE as error:
             connection.terminate()

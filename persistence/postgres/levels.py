@@ -19,8 +19,16 @@ select sku, version, event, level, previous, available, at from stock_event
 order by sku, version limit $1 for update skip locked
 """
 _REMOVE = """
-delete from stock_event e using unnest($1::text[], $2::bigint[]) t(sku, version)
-where e.sku = t.sku and e.version = t.version and e.sku = any($1)
+with told as (
+    delete from stock_event e using unnest($1::text[], $2::bigint[]) t(sku, version)
+    where e.sku = t.sku and e.version = t.version and e.sku = any($1)
+    returning e.*)
+insert into stock_history (sku, version, event, level, previous, available, at)
+    select sku, version, event, level, previous, available, at from told on conflict do nothing
+"""
+_TOLD = """
+select sku, version, event, level, previous, available, at from stock_history
+where (sku, version) > ($1, $2) order by sku, version limit $3
 """
 _AVAILABLE = """
 select k.sku,
@@ -69,8 +77,15 @@ def _change(row: asyncpg.Record) -> LevelChange:
 
 
 async def remove(connection: asyncpg.Connection, changes: Sequence[LevelChange]) -> None:
-    """The stream has acknowledged these."""
+    """The stream has acknowledged these: they become history."""
     await connection.execute(_REMOVE, [change.sku for change in changes], [change.version for change in changes])
+
+
+async def told_after(
+    connection: asyncpg.Connection | asyncpg.Pool, sku: str, version: int, limit: int
+) -> list[LevelChange]:
+    """Up to `limit` changes that have been told, in order of stock key and version, those after this one."""
+    return [_change(row) for row in await connection.fetch(_TOLD, sku, version, limit)]
 
 
 async def available(pool: asyncpg.Pool, skus: Sequence[str]) -> dict[str, int]:

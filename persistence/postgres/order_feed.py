@@ -12,11 +12,14 @@ from persistence.postgres.session import Session
 
 CONSUMER = "projector"
 FORGET_ROWS = 10_000  # of one statement, so that it never holds locks for long
+CLOCKS_S = 60.0
 
 # Ids and minutes are sorted: two projectors that share rows take their locks in the same order.
 _APPLY = """
 with event as (
-    select * from unnest($2::text[], $3::timestamptz[], $4::text[], $5::bigint[]) e(event_id, minute, channel, units)
+    select * from unnest($2::text[], $3::timestamptz[], $4::text[], $5::bigint[], $6::bool[])
+        e(event_id, minute, channel, units, is_resent)
+    where not (is_resent and minute < clock_timestamp() - make_interval(secs => $7))
 ),
 fresh as (
     insert into consumer_event (consumer, event_id) select $1, event_id from event order by event_id
@@ -39,25 +42,29 @@ delete from consumer_event where ctid = any(array(
 
 
 class Created(NamedTuple):
-    """What the read model takes of the event of a new order."""
+    """What the read model takes of the event of a new order; `is_resent` when it was sent again from the tables."""
 
     event_id: str
     minute: dt.datetime
     channel: str
     units: int
+    is_resent: bool = False
 
 
-async def apply(session: Session, events: Sequence[Created]) -> int:
-    """Add the events that are new, all or none; returns how many were.
+async def apply(session: Session, events: Sequence[Created], age_s: float) -> int:
+    """Add the events that are new, all or none; returns how many were. `age_s` is how long ids are kept: an event that
+    was sent again and is older may have been added and forgotten, and is left alone.
 
     Raises LedgerUnavailableError, and asyncpg.PostgresError when the server refuses.
     """
     rows = sorted({event.event_id: event for event in events}.values())
     columns = [list(column) for column in zip(*rows, strict=True)]
-    return int(await session.run(lambda c: c.fetchval(_APPLY, CONSUMER, *columns)))
+    # An id was seen when its order had been placed, by clocks that differ by seconds.
+    known_s = age_s - CLOCKS_S
+    return int(await session.run(lambda c: c.fetchval(_APPLY, CONSUMER, *columns, known_s)))
 
 
 async def forget(session: Session, age_s: float) -> int:
-    """Drop the ids of events that the stream cannot send again. Returns how many: at FORGET_ROWS there may be more."""
+    """Drop the ids of events that the stream has forgotten. Returns how many: at FORGET_ROWS there may be more."""
     tag = await session.run(lambda c: c.execute(_FORGET, CONSUMER, age_s, FORGET_ROWS))
     return int(tag.rpartition(" ")[2])

@@ -24,6 +24,7 @@ _CONDITIONS = {
     "channel": "o.channel = {}",
     "customer_id": "o.customer_id = {}",
     "external_id": "o.external_id = {}",
+    "sale_id": "o.sale_id = {}",
     "sku": "exists (select from order_lines l where l.order_id = o.order_id and l.sku = {})",
     "key_hash": "o.order_id = (select k.order_id from idempotency_key k where k.key_hash = {})",
     "from_id": "o.order_id >= {}",
@@ -32,6 +33,11 @@ _CONDITIONS = {
 }
 _KEYS = """
 select k.key_hash, k.order_id, k.fingerprint from idempotency_key k where k.key_hash = any($1)
+"""
+# The bounds let the index by age (BRIN) find the few pages that hold them.
+_KEYS_OF = """
+select k.order_id, k.key_hash, k.fingerprint from idempotency_key k
+where k.order_id between $2 and $3 and k.order_id = any($1)
 """
 
 
@@ -77,6 +83,17 @@ async def fetch_keys(
     """What the keys belong to, for those that are known."""
     rows = await connection.fetch(_KEYS, [UUID(key_hash) for key_hash in key_hashes])
     return {row["key_hash"].bytes: StoredKey(row["order_id"].bytes, row["fingerprint"].bytes) for row in rows}
+
+
+async def keys_of(
+    connection: asyncpg.Connection | asyncpg.Pool, order_ids: Sequence[bytes]
+) -> dict[bytes, tuple[bytes, bytes]]:
+    """The hash and the fingerprint of each order's key, for those that are not forgotten."""
+    if not order_ids:
+        return {}
+    ids = [UUID(order_id) for order_id in order_ids]
+    rows = await connection.fetch(_KEYS_OF, ids, min(ids), max(ids))
+    return {row["order_id"].bytes: (row["key_hash"].bytes, row["fingerprint"].bytes) for row in rows}
 
 
 async def _complete(

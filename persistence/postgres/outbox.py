@@ -9,9 +9,11 @@ from typing import NamedTuple
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
+FORMATS = [1]  # of rows that this release can read; those of a newer one are left to it
 _CLAIM = """
 select batch_id, order_ids, versions from outbox
-where created_at < clock_timestamp() - make_interval(secs => $1) order by batch_id limit $2 for update skip locked
+where created_at < clock_timestamp() - make_interval(secs => $1) and format = any($3)
+order by batch_id limit $2 for update skip locked
 """
 
 
@@ -33,13 +35,18 @@ async def claim(connection: asyncpg.Connection, age_s: float, limit: int) -> Asy
     found again.
     """
     async with connection.transaction():
-        rows = await connection.fetch(_CLAIM, age_s, limit)
+        rows = await connection.fetch(_CLAIM, age_s, limit, FORMATS)
         yield [
             Pending(
                 row["batch_id"].bytes, [(o.bytes, v) for o, v in zip(row["order_ids"], row["versions"], strict=True)]
             )
             for row in rows
         ]
+
+
+async def unknown(connection: asyncpg.Connection) -> int:
+    """Batches in a format that this release does not know."""
+    return int(await connection.fetchval("select count(*) from outbox where format <> all($1)", FORMATS))
 
 
 async def backlog(pool: asyncpg.Pool) -> tuple[int, float]:

@@ -26,10 +26,17 @@ ATTACH_LOCK_TIMEOUT_MS = 500
 ATTACH_TRIES = 20
 
 _BOUNDS = """
-select c.relname as name, pg_get_expr(c.relpartbound, c.oid) as bounds
+select c.relname as name, pg_get_expr(c.relpartbound, c.oid) as bounds, i.inhdetachpending as pending
 from pg_inherits i join pg_class c on c.oid = i.inhrelid
 where i.inhparent = $1::regclass
 """
+# Detached, and not dropped because whoever did so died.
+_LEFT = """
+select relname as name from pg_class
+where relname ~ ('^' || $1 || '_p[0-9]{8}$') and relkind = 'r' and not relispartition
+    and relnamespace = 'public'::regnamespace and to_date(right(relname, 8), 'YYYYMMDD') < $2
+"""
+_FROM = re.compile(r"FROM \('([0-9a-f-]{36})'\)")
 _TO = re.compile(r"TO \('([0-9a-f-]{36})'\)")
 
 
@@ -54,11 +61,39 @@ async def ends(connection: asyncpg.Connection) -> dict[str, int]:
     return found
 
 
+async def starts(connection: asyncpg.Connection) -> dict[str, int]:
+    """The first instant (milliseconds) that each table of orders has a partition for, of those that have one."""
+    found = {}
+    for table in (table for table, key in TABLES.items() if key == "order_id"):
+        rows = await connection.fetch(_BOUNDS, table)
+        bounds = [match.group(1) for row in rows if (match := _FROM.search(row["bounds"]))]
+        if bounds:
+            found[table] = min(map(time_of, bounds))
+    return found
+
+
+async def ensure_back(connection: asyncpg.Connection, days: int, from_ms: int) -> list[str]:
+    """Make what is missing before the first partitions, so that orders from `from_ms` on have one. Returns the names
+    made.
+    """
+    made: list[str] = []
+    await connection.execute("select pg_advisory_lock($1)", PARTITION_LOCK)
+    try:
+        for table, first in (await starts(connection)).items():
+            start = first
+            while start > from_ms:
+                start -= days * DAY_MS
+                made.append(await _make(connection, table, start, start + days * DAY_MS))
+    finally:
+        await connection.execute("select pg_advisory_unlock($1)", PARTITION_LOCK)
+    return made
+
+
 async def ensure_ahead(connection: asyncpg.Connection, days: int, ahead: int) -> list[str]:
     """Make what is missing so that `ahead` partitions of `days` days lie beyond the present one. Safe to run twice at
     once. Returns the names made.
     """
-    now_ms = int((await connection.fetchval("select clock_timestamp()")).timestamp() * 1000)
+    now_ms = await _now_ms(connection)
     made: list[str] = []
     await connection.execute("select pg_advisory_lock($1)", PARTITION_LOCK)
     try:
@@ -70,6 +105,37 @@ async def ensure_ahead(connection: asyncpg.Connection, days: int, ahead: int) ->
     finally:
         await connection.execute("select pg_advisory_unlock($1)", PARTITION_LOCK)
     return made
+
+
+async def drop_before(connection: asyncpg.Connection, table: str, before_ms: int) -> list[str]:
+    """Drop the partitions that end before an instant, while rows are read and written: each is detached beside whoever
+    does so, then dropped. What was interrupted half-way is finished. Returns the names. Not inside a transaction.
+    """
+    await connection.execute("select pg_advisory_lock($1)", PARTITION_LOCK)
+    try:
+        for row in await connection.fetch(_BOUNDS, table):
+            end = _TO.search(row["bounds"] or "")
+            if row["pending"]:
+                await connection.execute(f"alter table {table} detach partition {row['name']} finalize")
+            elif end is not None and time_of(end.group(1)) <= before_ms:
+                await connection.execute(f"alter table {table} detach partition {row['name']} concurrently")
+        before = dt.datetime.fromtimestamp(before_ms / 1000, dt.UTC).date()
+        left = [row["name"] for row in await connection.fetch(_LEFT, table, before)]
+        for name in left:
+            await connection.execute(f"drop table {name}")
+    finally:
+        await connection.execute("select pg_advisory_unlock($1)", PARTITION_LOCK)
+    return left
+
+
+async def missing(connection: asyncpg.Connection, days: int, ahead: int) -> list[str]:
+    """The tables that lack more than the partition which whoever keeps house makes next."""
+    needed_ms = await _now_ms(connection) + (ahead - 1) * days * DAY_MS
+    return sorted(table for table, end in (await ends(connection)).items() if end <= needed_ms)
+
+
+async def _now_ms(connection: asyncpg.Connection) -> int:
+    return int((await connection.fetchval("select clock_timestamp()")).timestamp() * 1000)
 
 
 async def _make(connection: asyncpg.Connection, table: str, start_ms: int, end_ms: int) -> str:

@@ -73,6 +73,17 @@ async def test_ensure_ahead_with_another_width_leaves_neither_gap_nor_overlap(co
         assert all(one[1] == other[0] for one, other in itertools.pairwise(pairs))
 
 
+async def test_ensure_back_lays_partitions_of_orders_before_the_first_without_gap(
+    connection: asyncpg.Connection,
+) -> None:
+    wanted_ms = now_ms() - 9 * partitions.DAY_MS
+    await partitions.ensure_back(connection, 2, wanted_ms)
+    assert await partitions.ensure_back(connection, 2, wanted_ms) == []
+    assert max((await partitions.starts(connection)).values()) <= wanted_ms
+    for pairs in (await intervals(connection)).values():
+        assert all(one[1] == other[0] for one, other in itertools.pairwise(pairs))
+
+
 async def test_ensure_ahead_covers_yesterday_and_today(connection: asyncpg.Connection) -> None:
     today = partitions.floor_of(now_ms() // partitions.DAY_MS * partitions.DAY_MS)
     for pairs in (await intervals(connection)).values():

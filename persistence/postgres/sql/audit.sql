@@ -51,7 +51,7 @@ union all select k.order_id::text, 0 from idempotency_key k left join orders o u
 select b.batch_id::text, t.order_id::text, t.version from outbox b cross join unnest(b.order_ids, b.versions) t(order_id, version)
 left join order_history h on h.order_id = t.order_id and h.version = t.version
 left join batch on batch.batch_id = b.batch_id
-where h.order_id is null or batch.outcome is distinct from 'committed';
+where b.format = 1 and (h.order_id is null or batch.outcome is distinct from 'committed');
 
 -- personal_data_is_sealed: I8: a key of personal data belongs to an order that has some
 select k.order_id::text from order_key k join orders o using (order_id) where o.personal is null;

@@ -1,0 +1,10 @@
+"""Last use of tokens."""
+
+from persistence.postgres.migrate import run_sql
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    run_sql("0008_clients")

@@ -1,0 +1,10 @@
+"""Changes of products and their events."""
+
+from persistence.postgres.migrate import run_sql
+
+revision = "0009"
+down_revision = "0008"
+
+
+def upgrade() -> None:
+    run_sql("0009_product_events")
