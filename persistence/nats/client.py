@@ -3,6 +3,7 @@ who publishes then is told so at once.
 """
 
 import asyncio
+import re
 
 import nats
 import structlog
@@ -11,12 +12,18 @@ from nats.aio.client import Client
 from persistence.errors import StreamUnavailableError
 
 CONNECT_TIMEOUT_S = 5.0
+NEXT_SERVER = re.compile(r",\s*(?=[a-z]+://|[^@,]+(?:,|$))")  # A comma in a password parts nothing.
 
 log = structlog.get_logger("stream")
 
 
+def servers_of(url: str) -> list[str]:
+    """The addresses of servers that stand in one, parted by commas; the driver does not look for those itself."""
+    return NEXT_SERVER.split(url)
+
+
 async def connect(url: str, name: str) -> Client:
-    """A connection of its own. Raises StreamUnavailableError when the server cannot be reached in time."""
+    """A connection of its own, to a server of `url`. Raises StreamUnavailableError when none can be reached in time."""
     client = Client()
 
     async def on_disconnected() -> None:
@@ -27,7 +34,7 @@ async def connect(url: str, name: str) -> Client:
     try:
         await asyncio.wait_for(
             client.connect(
-                url,
+                servers_of(url),
                 name=name,
                 connect_timeout=2,
                 max_reconnect_attempts=-1,
@@ -39,9 +46,13 @@ async def connect(url: str, name: str) -> Client:
             ),
             CONNECT_TIMEOUT_S,
         )
+    except asyncio.CancelledError:
+        await client.close()
+        raise
     except (nats.errors.Error, OSError, TimeoutError) as error:
         await client.close()
-        raise StreamUnavailableError(f"NATS cannot be reached: {error!r}") from error
+        why = f"no answer within {CONNECT_TIMEOUT_S:.0f} s" if isinstance(error, TimeoutError) else repr(error)
+        raise StreamUnavailableError(f"NATS cannot be reached: {why}") from error
     return client
 
 

@@ -17,7 +17,7 @@ from nats.js.errors import NotFoundError
 
 from persistence.errors import StreamUnavailableError
 from persistence.nats.client import connect
-from persistence.nats.stream import NAME
+from persistence.nats.stream import NAME, RESENT
 
 ACK_WAIT_S = 30.0
 ACK_PENDING_MAX = 10_000  # events handed out and not acknowledged, of all processes together
@@ -31,6 +31,11 @@ class Delivery(NamedTuple):
     payload: bytes
     attempts: int
     message: Msg
+
+    @property
+    def is_resent(self) -> bool:
+        """Whether it was sent again from the tables, however long ago it was told."""
+        return RESENT in (self.message.headers or {})
 
 
 class Consumer:

@@ -29,7 +29,9 @@ Subscription = JetStreamContext.PullSubscription
 
 
 class Reader:
-    """Events of a stream stored since `since`, all without it. An async context manager; `payloads` is called once."""
+    """Events of a stream stored since `since`, all without it. An async context manager; `payloads` or
+    `messages` is called once.
+    """
 
     def __init__(self, url: str, since: dt.datetime | None, name: str = NAME) -> None:
         self._url = url
@@ -51,6 +53,11 @@ class Reader:
 
     async def payloads(self, *, follow: bool) -> AsyncIterator[bytes]:
         """Each event once, in order; ends when caught up unless told to follow. Raises StreamUnavailableError."""
+        async for message in self.messages(follow=follow):
+            yield message.data
+
+    async def messages(self, *, follow: bool) -> AsyncIterator[Msg]:
+        """As `payloads`, with headers, and with number and time in the stream."""
         subscription: Subscription | None = None
         while True:
             try:
@@ -71,7 +78,7 @@ class Reader:
                     break
                 self._expected += 1
                 self._next = message.metadata.sequence.stream + 1
-                yield message.data
+                yield message
                 if not message.metadata.num_pending and not follow:
                     return
 

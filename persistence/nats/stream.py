@@ -7,15 +7,18 @@ same event again sends the same `Nats-Msg-Id`.
 
 import asyncio
 import itertools
+import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, PersistMode, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
 from persistence.errors import StreamUnavailableError
@@ -27,15 +30,22 @@ SUBJECTS = {NAME: ["orders.>"], STOCK: ["stock.>"]}
 BATCH_MESSAGES_MAX = 1000  # the server refuses a larger atomic batch as a whole
 BATCH_BYTES_MAX = 4 << 20
 DUPLICATE_IN_BATCH = 10201  # one id that is known already refuses a whole atomic batch
+STREAM_FULL = 10077
 CONTENT_TYPE = "application/cloudevents+json"
+# A header of events that were sent again from the tables, however long ago they were told: whoever forgets ids after a
+# while cannot know whether it has seen them.
+RESENT = "Floodgate-Resent"
 
 
 class Event(NamedTuple):
-    """`id` is the CloudEvents id and the Nats-Msg-Id; `payload` the CloudEvent in structured JSON."""
+    """`id` is the CloudEvents id and the Nats-Msg-Id; `payload` the CloudEvent in structured JSON; `headers` go beside
+    those that every event has.
+    """
 
     subject: str
     id: str
     payload: bytes
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Ack(msgspec.Struct):
@@ -49,10 +59,17 @@ class Ack(msgspec.Struct):
 
 
 class StreamSettings(NamedTuple):
+    """Of each stream; `max_bytes` 0: no bound."""
+
     replicas: int
     max_age_s: int
     duplicate_window_s: int
+    max_bytes: int = 0
 
+
+# Settings of a stream that can be changed while it holds events, and those that cannot.
+CHANGEABLE = ("subjects", "discard", "max_age", "max_bytes", "duplicate_window", "num_replicas", "allow_atomic")
+FIXED = ("storage", "retention")
 
 _decode_ack = msgspec.json.Decoder(Ack).decode
 
@@ -69,6 +86,7 @@ class Stream:
         self._tokens = itertools.count()
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._opening = asyncio.Lock()
+        self.full = False  # whether the last event was refused for want of room
 
     @property
     def connected(self) -> bool:
@@ -94,62 +112,93 @@ class Stream:
             self._client = None
 
     async def ensure_streams(self, settings: StreamSettings) -> None:
-        """Make every stream of ours, or bring its settings up to date. Raises StreamUnavailableError."""
+        """Make every stream of ours, or bring its settings up to date. One that cannot be changed keeps no other from
+        it. Raises StreamUnavailableError, the first one.
+        """
+        first: StreamUnavailableError | None = None
         for name in SUBJECTS:
-            await self.ensure_stream(settings, name)
+            try:
+                await self.ensure_stream(settings, name)
+            except StreamUnavailableError as error:
+                first = first or error
+        if first is not None:
+            raise first
 
     async def ensure_stream(self, settings: StreamSettings, name: str = NAME) -> None:
         """Make one stream, or bring its settings up to date. Raises StreamUnavailableError."""
-        jetstream = (await self.ensure_open()).jetstream(timeout=self._ack_timeout_s)
-        wanted = StreamConfig(
-            name=name,
-            subjects=SUBJECTS[name],
-            storage=StorageType.FILE,
-            retention=RetentionPolicy.LIMITS,
-            discard=DiscardPolicy.NEW,
-            max_age=settings.max_age_s,
-            duplicate_window=settings.duplicate_window_s,
-            num_replicas=settings.replicas,
-            allow_atomic=True,
-        )
+        wanted = config_of(name, settings)
         try:
+            jetstream = (await self.ensure_open()).jetstream(timeout=self._ack_timeout_s)
             try:
                 found = (await jetstream.stream_info(name)).config
             except NotFoundError:
                 await jetstream.add_stream(wanted)
                 return
-            if any(
-                getattr(found, setting) != getattr(wanted, setting)
-                for setting in ("subjects", "discard", "max_age", "duplicate_window", "num_replicas", "allow_atomic")
-            ):
-                await jetstream.update_stream(wanted)
+            changes = {
+                setting: getattr(wanted, setting)
+                for setting in CHANGEABLE
+                if getattr(found, setting) != getattr(wanted, setting)
+            }
+            if changes:
+                await jetstream.update_stream(found.evolve(**changes))
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise StreamUnavailableError(f"the stream {name} cannot be made or changed: {error!r}") from error
 
-    async def publish(self, events: Sequence[Event], stream: str = NAME) -> None:
-        """Store every event in `stream`, in order, at most BATCH_MESSAGES_MAX of them. Returns when the stream has
-        acknowledged all; raises StreamUnavailableError.
+    async def faults(self, settings: StreamSettings) -> list[str]:
+        """What is not as it should be of our streams, a line for each setting. Whether the server writes through to
+        the disk (`sync_interval: always`) is not among it: no client can see that. Raises StreamUnavailableError.
+        """
+        found = []
+        try:
+            jetstream = (await self.ensure_open()).jetstream(timeout=self._ack_timeout_s)
+            for name in SUBJECTS:
+                try:
+                    config = (await jetstream.stream_info(name)).config
+                except NotFoundError:
+                    found.append(f"there is no stream {name}: `floodgate migrate` makes it")
+                else:
+                    found += _differences(config, config_of(name, settings))
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise StreamUnavailableError(f"the streams' settings cannot be read: {error!r}") from error
+        return found
+
+    async def publish(self, events: Sequence[Event], stream: str = NAME) -> int:
+        """Store every event in `stream`, in order, at most BATCH_MESSAGES_MAX of them. Returns, when the stream has
+        acknowledged all, how many of them it knew already; raises StreamUnavailableError.
         """
         assert 0 < len(events) <= BATCH_MESSAGES_MAX
         client = await self.ensure_open()
         if len(events) == 1:
-            await self._publish_singly(client, events, stream)
-            return
+            return await self._publish_singly(client, events, stream)
         ack = await self._publish_atomic(client, events, stream)
-        if ack.error is None:
-            if ack.count != len(events):
-                raise StreamUnavailableError(f"the stream stored {ack.count} of {len(events)} events")
-        elif ack.error.get("err_code") == DUPLICATE_IN_BATCH:
-            await self._publish_singly(client, events, stream)
-        else:
-            raise StreamUnavailableError(f"the stream refuses a batch: {ack.error}")
+        if ack.error is not None and ack.error.get("err_code") == DUPLICATE_IN_BATCH:
+            return await self._publish_singly(client, events, stream)
+        self._check(ack)
+        if ack.count != len(events):
+            raise StreamUnavailableError(f"the stream stored {ack.count} of {len(events)} events")
+        return 0
+
+    async def send_plainly(self, events: Sequence[Event], subject: str) -> None:
+        """Send events to a subject that is none of ours, whoever listens there. Returns when the server has them;
+        raises StreamUnavailableError.
+        """
+        client = await self.ensure_open()
+        for event in events:
+            await self._send(client, event._replace(subject=subject), "", _headers(event))
+        try:
+            await client.flush(timeout=math.ceil(self._ack_timeout_s))
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise StreamUnavailableError(f"NATS does not take the events: {error!r}") from error
 
     async def _publish_atomic(self, client: Client, events: Sequence[Event], stream: str) -> Ack:
         batch_id = secrets.token_hex(16)
         token, reply = self._expect_reply()
         try:
             for sequence, event in enumerate(events, 1):
-                headers = _headers(event, stream) | {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(sequence)}
+                headers = _stored_headers(event, stream) | {
+                    "Nats-Batch-Id": batch_id,
+                    "Nats-Batch-Sequence": str(sequence),
+                }
                 last = sequence == len(events)
                 if last:
                     headers["Nats-Batch-Commit"] = "1"
@@ -158,20 +207,27 @@ class Stream:
         finally:
             self._waiting.pop(token, None)
 
-    async def _publish_singly(self, client: Client, events: Sequence[Event], stream: str) -> None:
-        tokens = []
+    async def _publish_singly(self, client: Client, events: Sequence[Event], stream: str) -> int:
+        tokens: list[str] = []
+        duplicates = 0
         try:
             for event in events:
                 token, reply = self._expect_reply()
                 tokens.append(token)
-                await self._send(client, event, reply, _headers(event, stream))
+                await self._send(client, event, reply, _stored_headers(event, stream))
             for token in tokens:
                 ack = await self._ack(token)
-                if ack.error is not None or ack.seq <= 0:
-                    raise StreamUnavailableError(f"the stream refuses an event: {ack.error}")
+                self._check(ack)
+                duplicates += ack.duplicate
         finally:
             for token in tokens:
                 self._waiting.pop(token, None)
+        return duplicates
+
+    def _check(self, ack: Ack) -> None:
+        self.full = ack.error is not None and ack.error.get("err_code") == STREAM_FULL
+        if ack.error is not None or ack.seq <= 0:
+            raise StreamUnavailableError(f"the stream refuses an event: {ack.error}")
 
     async def _send(self, client: Client, event: Event, reply: str, headers: dict[str, str]) -> None:
         try:
@@ -211,5 +267,43 @@ class Stream:
             waiting.set_result(message)
 
 
-def _headers(event: Event, stream: str) -> dict[str, str]:
-    return {"Nats-Msg-Id": event.id, "Content-Type": CONTENT_TYPE, "Nats-Expected-Stream": stream}
+def config_of(name: str, settings: StreamSettings) -> StreamConfig:
+    """The settings of one of our streams. It never drops an event that is younger than `max_age_s`: a full one refuses
+    new ones, which wait in the ledger then.
+    """
+    return StreamConfig(
+        name=name,
+        subjects=SUBJECTS[name],
+        storage=StorageType.FILE,
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.NEW,
+        max_age=settings.max_age_s,
+        max_bytes=settings.max_bytes or -1,
+        duplicate_window=settings.duplicate_window_s,
+        num_replicas=settings.replicas,
+        allow_atomic=True,
+    )
+
+
+def _differences(found: StreamConfig, wanted: StreamConfig) -> list[str]:
+    faults = []
+    if found.persist_mode == PersistMode.ASYNC:
+        faults.append(f"stream {wanted.name}: persist_mode is async, which switches sync_interval off: make it anew")
+    for settings, remedy in ((FIXED, "it can only be made anew"), (CHANGEABLE, "the steward changes it if it can")):
+        for setting in settings:
+            have, want = getattr(found, setting), getattr(wanted, setting)
+            if have != want:
+                faults.append(f"stream {wanted.name}: {setting} is {_shown(have)}, not {_shown(want)}: {remedy}")
+    return faults
+
+
+def _shown(value: object) -> object:
+    return value.value if isinstance(value, Enum) else value
+
+
+def _headers(event: Event) -> dict[str, str]:
+    return {"Nats-Msg-Id": event.id, "Content-Type": CONTENT_TYPE, **event.headers}
+
+
+def _stored_headers(event: Event, stream: str) -> dict[str, str]:
+    return _headers(event) | {"Nats-Expected-Stream": stream}
