@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from gateway.domain.rules import Rules
-from gateway.settings import LIVE, Limits, Settings, SettingsError, Stock, checked
+from gateway.settings import LIVE, RULES, Limits, RateRule, Settings, SettingsError, Stock, checked
 from persistence.postgres import live_settings
 from persistence.postgres.connect import connect
 
@@ -48,6 +48,11 @@ class Live:
         """The units of a SKU that one customer may hold where neither product nor sale says so; None: any number."""
         return self._limits.find(sku)
 
+    def rate_of(self, client: str) -> RateRule | None:
+        """The rule for the rates of a client of this name and of its customers; None: they have none."""
+        at = self._rates.find(client)
+        return None if at is None else self.limits.rate[at]
+
     async def load(self, connection: asyncpg.Connection) -> int | None:
         """Bring the ledger's version into force. Returns the value of its topic; None as long as no version of the
         ledger could ever be applied.
@@ -80,6 +85,7 @@ class Live:
         self.limits: Limits = settings.limits
         self._shards = Rules([(rule.sku, rule.shards) for rule in self.stock.rule])
         self._limits = Rules([(rule.sku, rule.units) for rule in self.limits.rule])
+        self._rates = Rules([(rule.client, at) for at, rule in enumerate(self.limits.rate)])
 
 
 def read_document(document: str) -> Settings:
@@ -95,8 +101,15 @@ def read_document(document: str) -> Settings:
 
 
 def document_of(settings: Settings) -> str:
-    """The live sections as the ledger keeps them: whole, so that another release's defaults change nothing."""
-    return msgspec.json.encode({section: getattr(settings, section) for section in LIVE}).decode()
+    """The live sections as the ledger keeps them: whole, so that another release's defaults change nothing. Rules of
+    which there are none are left out: an older release that does not know their kind can apply the rest.
+    """
+    sections = {section: msgspec.structs.asdict(getattr(settings, section)) for section in LIVE}
+    for key in RULES:
+        section, _, name = key.partition(".")
+        if not sections[section][name]:
+            del sections[section][name]
+    return msgspec.json.encode(sections).decode()
 
 
 async def seed(settings: Settings) -> None:

@@ -6,15 +6,19 @@ them. An unknown key is an error that names the nearest known one. Secrets are r
 versions of them are in force from then on (gateway/live.py).
 """
 
-import difflib
 import os
+import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct, field
+
+from gateway.settings_errors import Fault, complaint, find_faults, nearest, said_in
+from gateway.settings_sense import contradictions
 
 PREFIX = "FLOODGATE_"
 CONFIG_VARIABLE = "FLOODGATE_CONFIG"
@@ -24,6 +28,8 @@ OTHER_VARIABLES = frozenset(
     {CONFIG_VARIABLE, "FLOODGATE_CORE", "FLOODGATE_DATA", "FLOODGATE_SANITIZE", "FLOODGATE_TOKEN_FILE", "FLOODGATE_URL"}
 )
 
+TOML_HEADER = re.compile(r"\s*\[\[?\s*([a-z_.]+)\s*\]")
+TOML_KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
 RULES_MAX = 1000  # of one section
 # A take that leaves more free units does not put its SKU on watch (sql/0006_levels.sql). Were more called low, SKUs
 # with leases would be put on watch at each look, and that and a take of several SKUs could wait for one another.
@@ -31,7 +37,13 @@ LOW_UNITS_MAX = 1000
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; the message names the key and what to do."""
+    """The settings cannot be used; the message has a line for each fault: the key, what it has to be, what it is and
+    where that was said.
+    """
+
+    def __init__(self, message: str, faults: tuple[Fault, ...] = ()) -> None:
+        super().__init__(message)
+        self.faults = faults
 
 
 class Http(Struct, forbid_unknown_fields=True, frozen=True):
@@ -85,6 +97,31 @@ class LimitRule(Struct, forbid_unknown_fields=True, frozen=True):
     ]
 
 
+class RateRule(Struct, forbid_unknown_fields=True, frozen=True):
+    """What is 0 is not limited, but for a burst: then it is what one second brings, at least one."""
+
+    client: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=200,
+            description="Clients that the rule is for: `*` any characters, `?` one, `[ab]` one of these",
+            examples=["shop-*"],
+        ),
+    ]
+    requests_per_s: Annotated[
+        float,
+        Meta(ge=0, le=100000, description="Requests of one client in a second, of all its routes", examples=[500]),
+    ] = 0
+    burst: Annotated[int, Meta(ge=0, le=100000, description="Requests of one client at once", examples=[100])] = 0
+    customer_requests_per_s: Annotated[
+        float, Meta(ge=0, le=100000, description="Orders of one customer of the client in a second", examples=[2])
+    ] = 0
+    customer_burst: Annotated[
+        int, Meta(ge=0, le=100000, description="Orders of one customer of the client at once", examples=[5])
+    ] = 0
+
+
 class Stock(Struct, forbid_unknown_fields=True, frozen=True):
     shards: Annotated[
         int, Meta(ge=1, le=256, description="Shards of a SKU's stock that no rule and no command names")
@@ -114,6 +151,13 @@ class Limits(Struct, forbid_unknown_fields=True, frozen=True):
             max_length=RULES_MAX,
             description="Units per customer by SKU: the first rule that matches counts; the limit of a product"
             " and that of a sale's item beat it",
+        ),
+    ] = ()
+    rate: Annotated[
+        tuple[RateRule, ...],
+        Meta(
+            max_length=RULES_MAX,
+            description="Requests by client: the first rule that matches counts; what it does not name is not limited",
         ),
     ] = ()
 
@@ -149,6 +193,10 @@ class Nats(Struct, forbid_unknown_fields=True, frozen=True):
         str, Meta(description="nats:// address of the stream; empty: the embedded server of `floodgate up`")
     ] = ""
     replicas: Annotated[int, Meta(ge=1, le=5, description="Replicas of the stream")] = 1
+    max_bytes: Annotated[
+        int,
+        Meta(ge=0, description="Size of each stream, in bytes, above which events wait in the ledger; 0: no bound"),
+    ] = 0
     max_age_s: Annotated[int, Meta(ge=600, description="How long the stream keeps an event, in seconds")] = 604800
     duplicate_window_s: Annotated[
         int, Meta(ge=1, description="How long the stream knows an event's id, in seconds")
@@ -174,6 +222,9 @@ class Partitions(Struct, forbid_unknown_fields=True, frozen=True):
 
 class Retention(Struct, forbid_unknown_fields=True, frozen=True):
     key_days: Annotated[int, Meta(ge=1, le=365, description="Days that an idempotency key is kept")] = 7
+    batch_days: Annotated[
+        int, Meta(ge=1, le=3650, description="Days that the outcome of a commit is kept; no fewer than those of a key")
+    ] = 30
 
 
 class Secrets(Struct, forbid_unknown_fields=True, frozen=True):
@@ -196,6 +247,34 @@ class Log(Struct, forbid_unknown_fields=True, frozen=True):
     level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")] = (
         "info"
     )
+    sample_ratio: Annotated[
+        float, Meta(ge=0, le=1, description="Share of the requests that succeeded that have a line of their own")
+    ] = 0.0
+    requests_per_s_max: Annotated[
+        int, Meta(ge=0, le=10000, description="Lines about requests, of a worker in a second; the rest is only counted")
+    ] = 50
+
+
+class Tracing(Struct, forbid_unknown_fields=True, frozen=True):
+    endpoint: Annotated[
+        str,
+        Meta(
+            pattern="^(https?://.+)?$",
+            description="Where spans are sent (OTLP over HTTP, `http://HOST:4318/v1/traces`); empty: nowhere",
+        ),
+    ] = ""
+    ratio: Annotated[
+        float, Meta(ge=0, le=1, description="Share of the orders traced of which the caller does not say whether to")
+    ] = 0.01
+
+
+class Steward(Struct, forbid_unknown_fields=True, frozen=True):
+    metrics_host: Annotated[
+        str, Meta(description="Address at which a steward shows its metrics to whoever can reach it")
+    ] = "127.0.0.1"
+    metrics_port: Annotated[
+        int, Meta(ge=0, le=65535, description="Port of a steward's metrics; 0: they are not shown")
+    ] = 0
 
 
 class Settings(Struct, forbid_unknown_fields=True, frozen=True):
@@ -215,6 +294,8 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
     retention: Retention = field(default_factory=Retention)
     secrets: Secrets = field(default_factory=Secrets)
     log: Log = field(default_factory=Log)
+    tracing: Tracing = field(default_factory=Tracing)
+    steward: Steward = field(default_factory=Steward)
 
 
 SECTIONS: dict[str, type[Struct]] = {
@@ -223,14 +304,23 @@ SECTIONS: dict[str, type[Struct]] = {
 KEYS = {f"{section}.{key}" for section, kind in SECTIONS.items() for key in kind.__struct_fields__}
 # Sections that change while processes run. All others are read once, at the start.
 LIVE = ("stock", "limits")
-RULES: dict[str, type[Struct]] = {"stock.rule": StockRule, "limits.rule": LimitRule}
+RULES: dict[str, type[Struct]] = {"stock.rule": StockRule, "limits.rule": LimitRule, "limits.rate": RateRule}
 
 
 class Loaded(NamedTuple):
-    """Settings, and where each key that some source has named comes from: `file`, `environment` or `flag`."""
+    """Settings, and where each key that some source has named comes from: `PATH, line N`, `the environment variable …`
+    or `the flag --…`.
+    """
 
     settings: Settings
     origins: dict[str, str]
+
+
+class Said(NamedTuple):
+    """A value as it stands in a source, and where."""
+
+    value: Any
+    origin: str
 
 
 def load(
@@ -253,32 +343,41 @@ def load_with_origins(
     config = config or (Path(environ[CONFIG_VARIABLE]) if CONFIG_VARIABLE in environ else None)
     merged: dict[str, dict[str, Any]] = {}
     origins: dict[str, str] = {}
-    sources = {"file": _from_file(config), "environment": _from_environment(environ), "flag": flags or {}}
-    for origin, source in sources.items():
-        for key, value in source.items():
-            if value is not None:
-                section, _, name = key.partition(".")
-                merged.setdefault(section, {})[name] = value
-                origins[key] = origin
-    return Loaded(checked(merged), origins)
+    for source in (_from_file(config), _from_environment(environ), _from_flags(flags or {})):
+        for key, (value, origin) in source.items():
+            section, _, name = key.partition(".")
+            merged.setdefault(section, {})[name] = value
+            origins[key] = origin
+    return Loaded(checked(merged, origins), origins)
 
 
-def checked(sections: Mapping[str, Mapping[str, Any]]) -> Settings:
+def checked(sections: Mapping[str, Mapping[str, Any]], origins: Mapping[str, str] | None = None) -> Settings:
     """The settings that these values give, by section; what is not named is at its default. Rules may be JSON text.
 
-    Raises SettingsError, which names the key, for an unknown key, a wrong type, or a value out of bounds.
+    Raises SettingsError, which names every fault, for an unknown key, a wrong type, a value out of bounds, or settings
+    that contradict one another.
     """
+    origins = origins or {}
+    read: dict[str, dict[str, Any]] = {}
+    unknown: list[str] = []
     for section, body in sections.items():
-        for name in body:
-            _check_key(f"{section}.{name}", KEYS)
-    read = {
-        section: {name: _read(f"{section}.{name}", raw) for name, raw in body.items()}
-        for section, body in sections.items()
-    }
-    try:
-        return msgspec.convert(read, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise SettingsError(str(error)) from error
+        for name, raw in body.items():
+            key = f"{section}.{name}"
+            if key in KEYS:
+                read.setdefault(section, {})[name] = _read(key, raw, origins.get(key, ""))
+            else:
+                unknown.append(_unknown(key, KEYS, origins.get(key, "")))
+    _refuse([*find_faults(read, Settings, strict=False)], origins, unknown)
+    settings = msgspec.convert(read, Settings, strict=False)
+    _refuse([*contradictions(partial(value_of, settings))], origins)
+    return settings
+
+
+def _refuse(faults: list[Fault], origins: Mapping[str, str], unknown: Sequence[str] = ()) -> None:
+    if faults or unknown:
+        lines = [*unknown]
+        lines += [complaint(fault, origins.get(".".join(map(str, fault.path[:2])), "")) for fault in faults]
+        raise SettingsError("\n".join(lines), tuple(faults))
 
 
 def value_of(settings: Settings, key: str) -> Any:
@@ -293,7 +392,7 @@ def differences(one: Settings, other: Settings) -> list[str]:
     return [key for key in keys if value_of(one, key) != value_of(other, key)]
 
 
-def _read(key: str, value: Any) -> Any:
+def _read(key: str, value: Any, origin: str) -> Any:
     """A value as `convert` takes it; the keys of rules are known ones."""
     if key not in RULES:
         return value
@@ -301,43 +400,66 @@ def _read(key: str, value: Any) -> Any:
         try:
             value = msgspec.json.decode(value)
         except msgspec.DecodeError as error:
-            raise SettingsError(f"{key} has to be a JSON array of rules: {error}") from error
+            raise SettingsError(f"{key} has to be a JSON array of rules: {error}{said_in(origin)}") from error
     known = {f"{key}.{name}" for name in RULES[key].__struct_fields__}
     for rule in value if isinstance(value, list) else ():
         for name in rule if isinstance(rule, dict) else ():
-            _check_key(f"{key}.{name}", known)
+            if f"{key}.{name}" not in known:
+                raise SettingsError(_unknown(f"{key}.{name}", known, origin))
     return value
 
 
-def _from_file(config: Path | None) -> dict[str, Any]:
+def _from_file(config: Path | None) -> dict[str, Said]:
     if config is None:
         return {}
     try:
-        document = tomllib.loads(config.read_text())
+        text = config.read_text()
+        document = tomllib.loads(text)
     except OSError as error:
         raise SettingsError(f"{config} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{config} is not TOML: {error}") from error
-    flat: dict[str, Any] = {}
+    lines = dict(_lines_of_keys(text))
+    flat: dict[str, Said] = {}
     for section, body in document.items():
         if not isinstance(body, dict):
-            raise SettingsError(f"{config}: {section} stands outside a section")
-        flat |= {f"{section}.{key}": value for key, value in body.items()}
+            raise SettingsError(f"{config}: {section} stands outside a section, such as [http]")
+        for name, value in body.items():
+            line = lines.get(f"{section}.{name}")
+            flat[f"{section}.{name}"] = Said(value, f"{config}, line {line}" if line else str(config))
     return flat
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def _lines_of_keys(text: str) -> Iterator[tuple[str, int]]:
+    """(key, line) of the usual way to write a file; rules, and a key that is written in another way, have no line."""
+    section = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := TOML_HEADER.match(line):
+            section = header.group(1)
+        elif named := TOML_KEY.match(line):
+            yield f"{section}.{named.group(1)}", number
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Said]:
     """`FLOODGATE_STOCK__SHARDS=8` is stock.shards; `…_FILE` names a file with the value."""
-    flat: dict[str, str] = {}
+    flat: dict[str, Said] = {}
     for variable, raw in environ.items():
         if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
             continue
         key = variable.removeprefix(PREFIX).lower().replace("__", ".", 1)
+        origin = f"the environment variable {variable}"
         if key not in KEYS and key.endswith("_file") and key.removesuffix("_file") in KEYS:
-            flat[key.removesuffix("_file")] = _read_secret(variable, Path(raw))
+            flat[key.removesuffix("_file")] = Said(_read_secret(variable, Path(raw)), f"{raw}, which {variable} names")
         else:
-            flat[key] = raw
+            flat[key] = Said(raw, origin)
     return flat
+
+
+def _from_flags(flags: Mapping[str, Any]) -> dict[str, Said]:
+    """The last word of a key is the flag's name."""
+    return {
+        key: Said(value, f"the flag --{key.rpartition('.')[2]}") for key, value in flags.items() if value is not None
+    }
 
 
 def _read_secret(variable: str, path: Path) -> str:
@@ -345,10 +467,10 @@ def _read_secret(variable: str, path: Path) -> str:
         return path.read_text().strip()
     except OSError as error:
         raise SettingsError(f"{variable}: {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{variable}: {path} is not text in UTF-8") from error
 
 
-def _check_key(key: str, known: Collection[str]) -> None:
-    if key in known:
-        return
-    near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.0)
-    raise SettingsError(f"unknown setting {key}; the nearest is {near[0]}")
+def _unknown(key: str, known: Collection[str], origin: str) -> str:
+    key = key.removesuffix(".")  # Of a variable that names a section alone.
+    return f"unknown setting {key}; the nearest is {nearest(key, known)}{said_in(origin)}"

@@ -8,6 +8,7 @@ import os
 import pwd
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +18,11 @@ import msgspec
 
 from gateway.app import open_secrets
 from gateway.cli import address, settings_text, terminal
+from gateway.cli.examples import examples
 from gateway.cli.local import UnusableSettings, config_option, load_or_exit
 from gateway.live import document_of, read_document
-from gateway.settings import LIVE, Loaded, Settings, SettingsError, differences, load_with_origins
+from gateway.settings import LIVE, Loaded, Settings, SettingsError, differences, load_with_origins, value_of
+from gateway.settings_sense import doubts
 from persistence.postgres import live_settings
 from persistence.postgres.connect import connect
 from persistence.postgres.live_settings import HISTORY_MAX, Version
@@ -44,6 +47,10 @@ class Plan(NamedTuple):
         return self.version > 0 and not self.live
 
 
+@examples(
+    "floodgate config show --origin",
+    "floodgate config diff floodgate.toml",
+)
 @click.group("config")
 def configuration() -> None:
     """Show and change settings.
@@ -53,20 +60,39 @@ def configuration() -> None:
     """
 
 
+@examples(
+    "floodgate config check",
+    "floodgate config check floodgate.toml --json",
+)
 @configuration.command()
 @click.argument("file", type=file_type, required=False)
+@address.json_option
 @config_option
-def check(file: Path | None, config: Path | None) -> None:
-    """Check settings: FILE, or what a process would read here. Exits 2 and says why when they cannot be used."""
+def check(file: Path | None, config: Path | None, *, as_json: bool) -> None:
+    """Check settings: FILE, or what a process would read here.
+
+    With the environment, as a process would. Types and bounds, addresses, secrets and their files, and settings that
+    contradict one another: exits 2 and says why when they cannot be used. What can be used and is perhaps not meant,
+    such as a rule that never counts, is said as a warning.
+    """
     loaded = _loaded(file or config)
     try:
         if loaded.settings.secrets.master_keys or loaded.settings.secrets.hash_key:
             open_secrets(loaded.settings.secrets)
     except SettingsError as error:
         raise UnusableSettings(str(error)) from error
+    doubted = [*doubts(partial(value_of, loaded.settings))]
+    if as_json:
+        terminal.say_json({"usable": True, "named": len(loaded.origins), "warnings": doubted})
+        return
+    _say_doubts(doubted)
     click.echo(f"The settings can be used; {len(loaded.origins):,} of them are named by file or environment.")
 
 
+@examples(
+    "floodgate config show --origin",
+    "floodgate config show --json | jq '.items[].setting'",
+)
 @configuration.command()
 @click.option("--origin", is_flag=True, help="Say where each value comes from.")
 @address.json_option
@@ -85,15 +111,13 @@ def show(data: Path, config: Path | None, *, origin: bool, as_json: bool) -> Non
     terminal.say_table(heads[:width], [row[:width] for row in settings_text.rows(found)])
 
 
+@examples("floodgate config diff floodgate.toml")
 @configuration.command()
 @click.argument("file", type=file_type)
 @address.json_option
 @address.servers_options
 def diff(file: Path, data: Path, config: Path | None, *, as_json: bool) -> None:
-    """Show what `apply FILE` would change.
-
-    Example: floodgate config diff floodgate.toml
-    """
+    """Show what `apply FILE` would change."""
     plan = address.run(_plan(address.ledger_url(data, config), file, config))
     if as_json:
         terminal.say_json(_as_json(plan, plan.version))
@@ -101,23 +125,24 @@ def diff(file: Path, data: Path, config: Path | None, *, as_json: bool) -> None:
         _say_changes(plan)
         if plan.is_in_force:
             click.echo(f"Live settings: version {plan.version} is what {file} says.")
+        elif not plan.live:
+            click.echo(f"Live settings: the ledger has no version yet; `config apply {file}` makes the first one.")
         _say_restart(plan, file)
 
 
+@examples('floodgate config apply floodgate.toml --reason "sale of the 11th"')
 @configuration.command()
 @click.argument("file", type=file_type)
 @reason_option
 @address.json_option
 @address.servers_options
 def apply(file: Path, reason: str | None, data: Path, config: Path | None, *, as_json: bool) -> None:
-    """Make the live sections of FILE the next version. What FILE does not name goes to its default.
-
-    Example: floodgate config apply floodgate.toml --reason "sale of the 11th"
-    """
+    """Make the live sections of FILE the next version. What FILE does not name goes to its default."""
     plan, version = address.run(_apply(address.ledger_url(data, config), file, config, reason))
     if as_json:
         terminal.say_json(_as_json(plan, version))
         return
+    _say_doubts([*doubts(partial(value_of, plan.after))])
     _say_changes(plan)
     click.echo(
         f"Nothing changes: version {version} is what {file} says."
@@ -127,6 +152,10 @@ def apply(file: Path, reason: str | None, data: Path, config: Path | None, *, as
     _say_restart(plan, file)
 
 
+@examples(
+    "floodgate config history",
+    "floodgate config history --limit 5 --json",
+)
 @configuration.command()
 @click.option("--limit", type=click.IntRange(1, HISTORY_MAX), default=50, show_default=True, help="Versions shown.")
 @address.json_option
@@ -142,16 +171,17 @@ def history(limit: int, data: Path, config: Path | None, *, as_json: bool) -> No
     terminal.say_table(("version", "at", "actor", "reason"), rows)
 
 
+@examples(
+    "floodgate config rollback 3",
+    'floodgate config rollback 3 --reason "back to what worked"',
+)
 @configuration.command()
 @click.argument("version", type=click.IntRange(min=1))
 @reason_option
 @address.json_option
 @address.servers_options
 def rollback(version: int, reason: str | None, data: Path, config: Path | None, *, as_json: bool) -> None:
-    """Make the content of an old VERSION the next version.
-
-    Example: floodgate config rollback 3
-    """
+    """Make the content of an old VERSION the next version."""
     reason = reason or f"rollback to version {version}"
     written = address.run(_rollback(address.ledger_url(data, config), version, reason))
     if as_json:
@@ -287,6 +317,11 @@ def _as_json(plan: Plan, version: int) -> dict[str, Any]:
 def _say_changes(plan: Plan) -> None:
     for line in settings_text.changed_lines(plan.before, plan.after, plan.live):
         click.echo(line)
+
+
+def _say_doubts(doubted: list[str]) -> None:
+    for doubt in doubted:
+        click.echo(f"warning: {doubt}", err=True)
 
 
 def _say_restart(plan: Plan, file: Path) -> None:

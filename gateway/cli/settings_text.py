@@ -5,19 +5,15 @@ A secret is never shown, nor is what stands before the `@` of a server's address
 
 import difflib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.settings import LIVE, RULES, SECTIONS, Settings, value_of
+from gateway.settings_errors import visible_text
 
-HIDDEN = "***"
 DEFAULT = "default"
-
-_USER = re.compile("://.*@")
-_PASSWORD = re.compile("(?<=[?&])([a-z]*password|token)=[^&]*")
 
 
 class Shown(NamedTuple):
@@ -46,7 +42,7 @@ def visible(settings: Settings, key: str) -> Any:
     """The value as JSON may show it."""
     value = value_of(settings, key)
     if isinstance(value, str):
-        return HIDDEN if value and key.startswith("secrets.") else _without_password(value)
+        return visible_text(key, value)
     return msgspec.to_builtins(value)
 
 
@@ -90,7 +86,3 @@ def _rules(value: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _text(value: object) -> str:
     return "-" if value == "" else str(value)
-
-
-def _without_password(value: str) -> str:
-    return _PASSWORD.sub(rf"\1={HIDDEN}", _USER.sub(f"://{HIDDEN}@", value))

@@ -1,4 +1,4 @@
-"""Rules by SKU: the first whose pattern matches counts.
+"""Rules by SKU, or by the name of a client: the first whose pattern matches counts.
 
 A change of them is worked through for every SKU of the catalogue, so a pattern is tried only on SKUs that begin and end
 as it does, and hold its longest text: a thousand rules such as `SALE-17-*` or `*-A17` cost little more than one.

@@ -53,7 +53,7 @@ def test_check_of_settings_that_can_be_used_exits_0(floodgate: Floodgate) -> Non
     ("text", "why"),
     [
         ("[http]\nprot = 81\n", "the nearest is http.port"),
-        ("[http]\nport = 'x'\n", "$.http.port"),
+        ("[http]\nport = 'x'\n", "http.port has to be a whole number from 0 to 65535"),
         ('[[stock.rule]]\nsku = "A"\nshard = 1\n', "the nearest is stock.rule.shards"),
         ("[http\n", "is not TOML"),
         ("[secrets]\nmaster_keys = 'x'\n", "secrets.master_keys"),
@@ -71,20 +71,22 @@ def test_check_without_a_file_is_of_what_a_process_would_read(
     monkeypatch.setenv("FLOODGATE_STOCK__SHARDS", "0")
     result = floodgate("check")
     assert result.exit_code == 2
-    assert "$.stock.shards" in result.output
+    assert "stock.shards has to be a whole number from 1 to 256" in result.output
 
 
-def test_show_tells_where_each_value_comes_from(floodgate: Floodgate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_tells_where_each_value_comes_from(
+    floodgate: Floodgate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("FLOODGATE_HTTP__PORT", "82")
     monkeypatch.setenv("FLOODGATE_CONFIG", floodgate.file("[log]\nlevel = 'debug'\n[stock]\nshards = 6\n"))
-    assert floodgate.shown("http.port") == (82, "environment")
-    assert floodgate.shown("log.level") == ("debug", "file")
+    assert floodgate.shown("http.port") == (82, "the environment variable FLOODGATE_HTTP__PORT")
+    assert floodgate.shown("log.level") == ("debug", f"{tmp_path}/floodgate.toml, line 2")
     assert floodgate.shown("http.host") == ("127.0.0.1", "default")
-    assert floodgate.shown("stock.shards") == (6, "file")
+    assert floodgate.shown("stock.shards") == (6, f"{tmp_path}/floodgate.toml, line 4")
     floodgate("apply", floodgate.file("[stock]\nshards = 9\n", "next.toml"))
     assert floodgate.shown("stock.shards") == (9, "ledger version 1")
     assert floodgate.shown("limits.rule") == ([], "ledger version 1")
-    assert floodgate.shown("log.level") == ("debug", "file")
+    assert floodgate.shown("log.level") == ("debug", f"{tmp_path}/floodgate.toml, line 2")
 
 
 def test_show_as_a_table_has_origins_when_asked(floodgate: Floodgate) -> None:
@@ -169,7 +171,7 @@ def test_apply_names_the_start_settings_that_need_a_restart(floodgate: Floodgate
 def test_apply_of_an_unusable_file_exits_2_and_changes_nothing(floodgate: Floodgate) -> None:
     result = floodgate("apply", floodgate.file("[stock]\nshards = 999\n"))
     assert result.exit_code == 2
-    assert "$.stock.shards" in result.output
+    assert "stock.shards has to be a whole number from 1 to 256" in result.output
     assert floodgate.json("history")["items"] == []
 
 
@@ -262,3 +264,46 @@ def test_migrate_seeds_version_1_once(floodgate: Floodgate, nats_url: str, monke
         assert result.exit_code == 0, result.output
     (found,) = floodgate.json("history")["items"]
     assert (found["actor"], found["document"]["stock"]["shards"]) == ("file", 6)
+
+
+def test_check_says_what_is_perhaps_not_meant_and_exits_0(floodgate: Floodgate) -> None:
+    rules = "".join(f'[[stock.rule]]\nsku = "{sku}"\nshards = 2\n' for sku in ("*", "SALE-*"))
+    file = floodgate.file(rules)
+    result = floodgate("check", file)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: stock.rule[1] (SALE-*) never counts")
+    (warning,) = floodgate.json("check", file)["warnings"]
+    assert "never counts" in warning
+
+
+def test_apply_says_what_is_perhaps_not_meant_and_applies(floodgate: Floodgate) -> None:
+    rules = "".join(f'[[limits.rule]]\nsku = "{sku}"\nunits = 2\n' for sku in ("*", "SALE-*"))
+    result = floodgate("apply", floodgate.file(rules))
+    assert result.exit_code == 0
+    assert "limits.rule[1] (SALE-*) never counts" in result.stderr
+    assert "Version 1 is in force" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[redis]\nurl = 'http://x'\n", "redis.url has to be like redis://HOST:PORT"),
+        ("[owner]\nheartbeat_ms = 9000\n", "owner.timeout_ms has to be at least 2 times"),
+    ],
+)
+def test_check_of_addresses_and_time_outs_exits_2_and_says_why(floodgate: Floodgate, text: str, why: str) -> None:
+    result = floodgate("check", floodgate.file(text))
+    assert result.exit_code == 2
+    assert why in result.output
+
+
+def test_check_of_a_secret_whose_file_is_missing_exits_2(floodgate: Floodgate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOODGATE_SECRETS__HASH_KEY_FILE", "/nowhere/key")
+    result = floodgate("check")
+    assert result.exit_code == 2
+    assert "FLOODGATE_SECRETS__HASH_KEY_FILE: /nowhere/key cannot be read: No such file or directory" in result.output
+
+
+def test_diff_of_defaults_with_an_empty_ledger_says_what_apply_would_do(floodgate: Floodgate) -> None:
+    file = floodgate.file("")
+    assert floodgate("diff", file).stdout.startswith("Live settings: the ledger has no version yet")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.live import Live, document_of, read_document
-from gateway.settings import LimitRule, Settings, SettingsError, Stock, StockRule
+from gateway.settings import LimitRule, RateRule, Settings, SettingsError, Stock, StockRule
 from tests.unit.fakes import FakeLog, settings
 
 
@@ -58,7 +58,7 @@ async def test_live_load_brings_the_ledgers_version_into_force(ledger: FakeLedge
     ("document", "why"),
     [
         ({"stock": {"shard": 5}}, "the nearest is stock.shards"),
-        ({"stock": {"shards": 257}}, "$.stock.shards"),
+        ({"stock": {"shards": 257}}, "stock.shards has to be"),
         ({"stock": {"rule": [{"sku": "A", "color": 1}]}}, "unknown setting stock.rule.color"),
         ({"http": {"port": 1}}, "http is no live section"),
         ({"stock": 5}, "$[...]"),
@@ -174,6 +174,28 @@ def test_document_of_settings_reads_back_whole() -> None:
     assert set(json.loads(document_of(told))) == {"stock", "limits"}
 
 
+def test_document_of_settings_without_rules_names_no_kind_of_rule_that_a_former_release_may_not_know() -> None:
+    assert json.loads(document_of(settings(stock={"rule": [RULE]})))["limits"] == {}
+    assert "rule" in json.loads(document_of(settings(stock={"rule": [RULE]})))["stock"]
+
+
 def test_document_that_is_not_json_is_refused() -> None:
     with pytest.raises(SettingsError):
         read_document("{")
+
+
+async def test_live_rate_of_a_client_is_that_of_the_first_rule_that_matches(ledger: FakeLedger) -> None:
+    live = Live(Settings())
+    assert live.rate_of("shop-1") is None
+    rules = [{"client": "shop-2", "requests_per_s": 0.5}, {"client": "shop-*", "customer_burst": 3}]
+    rules[1]["customer_requests_per_s"] = 2
+    ledger.write(1, {"limits": {"rate": rules}})
+    await live.load(ledger)
+    assert live.rate_of("shop-1") == RateRule("shop-*", customer_requests_per_s=2, customer_burst=3)
+    assert live.rate_of("shop-2") == RateRule("shop-2", requests_per_s=0.5)
+    assert live.rate_of("other") is None
+
+
+async def test_live_rate_survives_the_ledger(ledger: FakeLedger) -> None:
+    told = settings(limits={"rate": [{"client": "a", "requests_per_s": 0.1, "burst": 2}, {"client": "*"}]})
+    assert read_document(document_of(told)).limits == told.limits

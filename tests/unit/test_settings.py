@@ -11,6 +11,7 @@ from gateway.settings import (
     OTHER_VARIABLES,
     RULES_MAX,
     LimitRule,
+    RateRule,
     Settings,
     SettingsError,
     StockRule,
@@ -171,7 +172,11 @@ def test_settings_rules_of_a_section_are_at_most_1000() -> None:
 def test_settings_origins_name_the_source_that_won(tmp_path: Path) -> None:
     path = write(tmp_path, "[http]\nport = 81\nhost = 'a'\n")
     origins = load_with_origins(path, {"FLOODGATE_HTTP__PORT": "82"}, {"log.level": "debug"}).origins
-    assert origins == {"http.port": "environment", "http.host": "file", "log.level": "flag"}
+    assert origins == {
+        "http.port": "the environment variable FLOODGATE_HTTP__PORT",
+        "http.host": f"{path}, line 3",
+        "log.level": "the flag --level",
+    }
 
 
 def test_settings_differences_are_the_keys_whose_values_differ() -> None:
@@ -184,4 +189,5 @@ def test_settings_of_the_example_with_everything_named_are_the_defaults_and_its_
     text = re.sub(r"^# (?=[a-z_]+ = |\[\[)", "", EXAMPLE.read_text(), flags=re.MULTILINE)
     loaded = load(write(tmp_path, text), {})
     assert (loaded.stock.rule, loaded.limits.rule) == ((StockRule("SALE-*", 16),), (LimitRule("SALE-*", 2),))
-    assert differences(loaded, Settings()) == ["stock.rule", "limits.rule"]
+    assert loaded.limits.rate == (RateRule("shop-*", 500, 100, 2, 5),)
+    assert differences(loaded, Settings()) == ["stock.rule", "limits.rule", "limits.rate"]
