@@ -9,12 +9,14 @@ Whichever worker of a host is asked answers for all of them: each writes its num
 (gateway/slots.py) in a loop, never on the road. Counters outlive their worker, gauges do not.
 """
 
+import platform
 import time
 import zlib
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from importlib.metadata import version
+from itertools import chain, product
 from typing import Annotated, ClassVar, NamedTuple, get_type_hints
 
 from msgspec import Struct
@@ -22,11 +24,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from core_ext import IMPLEMENTATION
 from core_ext.codes import PROBLEMS
 from gateway.slots import NUMBERS_MAX, Place, Slot, Slots
 
 COMMIT_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 BATCH_ORDERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+# What a path is about, its second part; the last one stands for all others, and for paths that no route takes.
+RESOURCES = ("orders", "products", "stock", "sales", "availability", "clients", "settings", "other")
+STATUS_CLASSES = (2, 3, 4, 5)
 # Between two writings to the slot: the age of other workers' numbers in an answer. The supervisor kills who has not
 # written for much longer.
 PUBLISH_PAUSE_S = 0.1
@@ -72,7 +78,9 @@ class Total(Struct, frozen=True):
 
 
 class TotalByCode(Struct, frozen=True):
-    """A counter for each code of the registry of problems, label `code`. Codes never counted are not shown."""
+    """A counter for each code of the registry of problems, label `code`. All are shown, at 0 as well: an increase from
+    nothing would be none to Prometheus.
+    """
 
     name: str
     help_text: str
@@ -89,8 +97,30 @@ class TotalByCode(Struct, frozen=True):
     def family(self, shares: Sequence[Share]) -> Metric:
         family = CounterMetricFamily(self.name, self.help_text, labels=["code"])
         for code, count in sorted(zip(PROBLEMS, _added(shares), strict=True)):
-            if count:
-                family.add_metric([code], count)
+            family.add_metric([code], count)
+        return family
+
+
+class TotalByAnswer(Struct, frozen=True):
+    """A counter for each resource and class of status, labels `resource` and `status`. All are shown, at 0 as well."""
+
+    name: str
+    help_text: str
+    carried: ClassVar[bool] = True
+    keys: ClassVar[tuple[tuple[str, int], ...]] = tuple(product(RESOURCES, STATUS_CLASSES))
+    width: ClassVar[int] = len(keys)
+
+    def start(self) -> Counter[tuple[str, int]]:
+        return Counter()
+
+    def numbers(self, value: Counter[tuple[str, int]]) -> list[float]:
+        assert value.keys() <= set(self.keys), "an answer of another kind"
+        return [value[key] for key in self.keys]
+
+    def family(self, shares: Sequence[Share]) -> Metric:
+        family = CounterMetricFamily(self.name, self.help_text, labels=["resource", "status"])
+        for (resource, status), count in zip(self.keys, _added(shares), strict=True):
+            family.add_metric([resource, f"{status}xx"], count)
         return family
 
 
@@ -166,6 +196,15 @@ class Counters:
     units: Annotated[int, Total("floodgate_order_units_created", "Units of these lines")]
     replayed: Annotated[int, Total("floodgate_orders_replayed", "Retries answered with the order of their key")]
     refused: Annotated[Counter[str], TotalByCode("floodgate_orders_refused", "Orders that were refused, by code")]
+    requests: Annotated[
+        Counter[tuple[str, int]], TotalByAnswer("floodgate_requests", "Answers by resource and class of status")
+    ]
+    clients_limited: Annotated[
+        int, Total("floodgate_requests_limited", "Requests refused because their client has sent too many")
+    ]
+    customers_limited: Annotated[
+        int, Total("floodgate_customer_orders_limited", "Orders refused because their customer has sent too many")
+    ]
     ambiguous: Annotated[int, Total("floodgate_batches_ambiguous", "Commits without an answer, which were resolved")]
     fenced: Annotated[int, Total("floodgate_orders_fenced", "Orders admitted again: the ledger refused their leases")]
     events_published: Annotated[int, Total("floodgate_events_published", "Events that the stream has acknowledged")]
@@ -180,6 +219,15 @@ class Counters:
         Histogram,
         Distribution("floodgate_lease_refill_seconds", "From asking for units to having them", COMMIT_SECONDS),
     ]
+    order_seconds: Annotated[
+        Histogram,
+        Distribution(
+            "floodgate_order_seconds", "From an order's request to its answer, if it is in the ledger", COMMIT_SECONDS
+        ),
+    ]
+    log_lines_dropped: Annotated[int, Total("floodgate_log_lines_dropped", "Lines that standard error did not take")]
+    spans_exported: Annotated[int, Total("floodgate_trace_spans_exported", "Spans that the collector has taken")]
+    spans_dropped: Annotated[int, Total("floodgate_trace_spans_dropped", "Spans that no collector got")]
     queue_orders: Annotated[float, Gauge("floodgate_queue_orders", "Orders that wait to be committed")]
     queue_bytes: Annotated[float, Gauge("floodgate_queue_bytes", "Encoded rows that wait to be committed")]
     parked_orders: Annotated[float, Gauge("floodgate_parked_orders", "Orders that wait for stock")]
@@ -196,7 +244,23 @@ class Counters:
         float, GaugeByWorker("floodgate_heartbeats_missed", "Heartbeats in a row that the ledger did not answer")
     ]
     bell_up: Annotated[float, GaugeByWorker("floodgate_bell_up", "1 while calls of other workers come by way of Redis")]
+    rates_alone: Annotated[
+        float, GaugeByWorker("floodgate_rates_alone", "1 while a worker holds rates by itself: Redis is not heard")
+    ]
     ledger_up: Annotated[float, GaugeByWorker("floodgate_ledger_up", "1 while the ledger takes orders")]
+
+    stream_full: Annotated[
+        float, GaugeByWorker("floodgate_stream_full", "1 while the stream refuses events for want of room")
+    ]
+    stream_faults: Annotated[
+        float, GaugeByWorker("floodgate_stream_faults", "Settings of the streams that are not as they should be")
+    ]
+    stream_up: Annotated[float, GaugeByWorker("floodgate_stream_up", "1 while events go to the stream")]
+    resident_bytes: Annotated[float, GaugeByWorker("floodgate_worker_resident_bytes", "Memory that a worker holds")]
+    open_files: Annotated[float, GaugeByWorker("floodgate_worker_open_fds", "Files and connections a worker has open")]
+    started_seconds: Annotated[
+        float, GaugeByWorker("floodgate_worker_start_time_seconds", "When a worker started, since 1970")
+    ]
 
     def __init__(self) -> None:
         for attribute, kind in TABLE.items():
@@ -212,26 +276,23 @@ class Counters:
         self.commit_seconds.observe(seconds)
 
 
-Kind = Total | TotalByCode | Distribution | Gauge | GaugeByWorker
+Kind = Total | TotalByCode | TotalByAnswer | Distribution | Gauge | GaugeByWorker
 TABLE: dict[str, Kind] = {
     attribute: hint.__metadata__[0] for attribute, hint in get_type_hints(Counters, include_extras=True).items()
 }
 NUMBERS = sum(kind.width for kind in TABLE.values())
-LAYOUT = zlib.crc32(repr((TABLE, list(PROBLEMS))).encode())
+LAYOUT = zlib.crc32(repr((TABLE, list(PROBLEMS), TotalByAnswer.keys)).encode())
+BUILD_INFO = "floodgate_build_info"
+BUILD = {"version": version("floodgate"), "python": platform.python_version(), "core": IMPLEMENTATION}
 assert NUMBERS <= NUMBERS_MAX
 
 
 class Exporter(Collector):
-    """Writes a worker's numbers to its place, and shows those of all workers there. `readers` are asked for their
-    attribute's value at each writing.
-    """
+    """Writes a worker's numbers to its place, and shows those of all workers there."""
 
-    def __init__(
-        self, counters: Counters, readers: Mapping[str, Callable[[], float]], place: Place | None = None
-    ) -> None:
-        assert readers.keys() <= TABLE.keys(), "a reader of what is not in the table"
+    def __init__(self, counters: Counters, place: Place | None = None) -> None:
         self._counters = counters
-        self._readers = readers
+        self._readers: Mapping[str, Callable[[], float]] = {}
         self._place = place or Place(Slots.private(), 0)
         before = self.slot.claim(LAYOUT, NUMBERS)
         self._carried = [number if kind.carried else 0.0 for kind, number in zip(_columns(), before, strict=True)]
@@ -243,6 +304,11 @@ class Exporter(Collector):
     def slot(self) -> Slot:
         """The worker's own."""
         return self._place.own
+
+    def attach(self, readers: Mapping[str, Callable[[], float]]) -> None:
+        """Name who is asked for an attribute's value at each writing."""
+        assert readers.keys() <= TABLE.keys(), "a reader of what is not in the table"
+        self._readers = readers
 
     def publish(self) -> None:
         """Write the numbers to the slot, and that this worker lives."""
@@ -267,11 +333,19 @@ class Exporter(Collector):
         for kind in TABLE.values():
             yield kind.family([share._replace(numbers=share.numbers[start : start + kind.width]) for share in written])
             start += kind.width
+        yield _build_info()
 
 
 def _columns() -> list[Kind]:
     """The metric of each number of a slot."""
     return [kind for kind in TABLE.values() for _ in range(kind.width)]
+
+
+def _build_info() -> Metric:
+    """What runs here: 1, with the version of Floodgate, of Python, and whether the compiled modules are in use."""
+    family = GaugeMetricFamily(BUILD_INFO, "The versions that the worker runs", labels=list(BUILD))
+    family.add_metric(list(BUILD.values()), 1)
+    return family
 
 
 def _added(shares: Sequence[Share]) -> list[float]:

@@ -1,21 +1,23 @@
 """What every process of ours does at its start: structured logs to standard error, an end that comes with SIGTERM or
 SIGINT, and none that outlives its parent.
 
-A log line carries codes, counts and ids, never what a buyer wrote.
+A log line carries codes, counts and ids, never what a buyer wrote. Writing one never waits (gateway/log_lines.py).
 """
 
 import asyncio
 import ctypes
+import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import structlog
 import uvloop
 
+from gateway.log_lines import STANDARD_ERROR
 from gateway.settings import Log
 
 PR_SET_PDEATHSIG = 1
@@ -32,22 +34,43 @@ def configure_logging(settings: Log) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    render = structlog.processors.JSONRenderer(
-        serializer=lambda event, **_: msgspec.json.encode(event, enc_hook=repr).decode()
-    )
     structlog.configure(
-        processors=[*shared, render],
+        processors=[*shared, structlog.processors.JSONRenderer(serializer=_encode)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.BytesLoggerFactory(STANDARD_ERROR),  # type: ignore[arg-type]  # It writes and flushes.
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler()
+    render = structlog.processors.JSONRenderer(serializer=lambda event, **_: _encode(event).decode())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render], foreign_pre_chain=shared
         )
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+class _Handler(logging.Handler):
+    """The libraries' lines, on the way that ours take. A library that has got its words wrong is not stopped by it,
+    as with logging's own handlers: its line says where they stand.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record).encode()
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            place = f"{record.pathname}:{record.lineno}"
+            line = _encode(
+                {"event": "log_line_failed", "level": "warning", "place": place, "error": type(error).__name__}
+            )
+        STANDARD_ERROR.write(line + b"\n")
+
+
+def _encode(event: dict[str, Any], **_: Any) -> bytes:
+    try:
+        return msgspec.json.encode(event, enc_hook=repr)
+    except UnicodeEncodeError:  # The name of a file that is not UTF-8, say, which Python shows with surrogates.
+        return json.dumps(event, default=repr).encode()
 
 
 def end_with_parent(parent: int) -> None:

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import metrics
+from gateway.footprint import Footprint
 from gateway.metrics import LAYOUT, NUMBERS, Counters, Exporter
 from gateway.slots import NUMBERS_MAX, Place, Slots, make_memory
 from tests.unit.slots import shared_slots
@@ -24,7 +26,7 @@ import time
 from gateway.metrics import Counters, Exporter
 from gateway.slots import Place, Slots
 counters = Counters()
-exporter = Exporter(counters, {}, Place(Slots.attach(int(sys.argv[1])), 0))
+exporter = Exporter(counters, Place(Slots.attach(int(sys.argv[1])), 0))
 print("writing", flush=True)
 while True:
     counters.created(lines=1, units=1)
@@ -43,7 +45,7 @@ class Worker:
     def __init__(self, shared: Slots, number: int) -> None:
         self.counters = Counters()
         self.slot = shared[number]
-        self.exporter = Exporter(self.counters, {}, Place(shared, number))
+        self.exporter = Exporter(self.counters, Place(shared, number))
 
     def sell(self, orders: int) -> None:
         for _ in range(orders):
@@ -58,7 +60,7 @@ def test_metrics_of_orders_are_what_was_counted() -> None:
     counters = Counters()
     counters.created(lines=2, units=7)
     counters.created(lines=1, units=1)
-    found = samples(Exporter(counters, {}))
+    found = samples(Exporter(counters))
     assert found["floodgate_orders_created_total", ()] == 2
     assert found["floodgate_order_lines_created_total", ()] == 3
     assert found["floodgate_order_units_created_total", ()] == 8
@@ -67,14 +69,15 @@ def test_metrics_of_orders_are_what_was_counted() -> None:
 def test_metrics_of_refusals_are_by_code() -> None:
     counters = Counters()
     counters.refused.update(["sold_out", "sold_out", "overloaded"])
-    found = samples(Exporter(counters, {}))
+    found = samples(Exporter(counters))
     assert found["floodgate_orders_refused_total", (("code", "sold_out"),)] == 2
     assert found["floodgate_orders_refused_total", (("code", "overloaded"),)] == 1
 
 
 def test_metrics_gauges_are_read_when_asked_for() -> None:
     waiting = [1.0]
-    exporter = Exporter(Counters(), {"queue_orders": lambda: waiting[0], "lease_takes": lambda: 3})
+    exporter = Exporter(Counters())
+    exporter.attach({"queue_orders": lambda: waiting[0], "lease_takes": lambda: 3})
     assert b"# TYPE floodgate_lease_takes_total counter" in exporter.text()
     assert samples(exporter)["floodgate_queue_orders", ()] == 1
     waiting[0] = 5
@@ -85,7 +88,7 @@ def test_metrics_histogram_counts_up_to_each_bound() -> None:
     counters = Counters()
     for orders in (1, 2, 3, 5000):
         counters.batch(orders, seconds=0.003)
-    found = samples(Exporter(counters, {}))
+    found = samples(Exporter(counters))
     assert found["floodgate_batch_orders_bucket", (("le", "1"),)] == 1
     assert found["floodgate_batch_orders_bucket", (("le", "5"),)] == 3
     assert found["floodgate_batch_orders_bucket", (("le", "+Inf"),)] == 4
@@ -96,14 +99,14 @@ def test_metrics_histogram_counts_up_to_each_bound() -> None:
 def test_metrics_histogram_value_on_a_bound_belongs_to_it() -> None:
     counters = Counters()
     counters.batch_orders.observe(2)
-    found = samples(Exporter(counters, {}))
+    found = samples(Exporter(counters))
     assert found["floodgate_batch_orders_bucket", (("le", "1"),)] == 0
     assert found["floodgate_batch_orders_bucket", (("le", "2"),)] == 1
 
 
 def test_metrics_reader_of_what_is_not_in_the_table_is_a_bug() -> None:
     with pytest.raises(AssertionError, match="not in the table"):
-        Exporter(Counters(), {"no_such_metric": lambda: 1.0})
+        Exporter(Counters()).attach({"no_such_metric": lambda: 1.0})
 
 
 def test_metrics_of_two_workers_are_summed_whichever_is_asked() -> None:
@@ -216,3 +219,43 @@ def test_slot_sign_of_life_is_not_among_the_numbers() -> None:
     slot.write([1.0] * NUMBERS_MAX)
     slot.sign_at = 5.0
     assert slot.read(7, NUMBERS_MAX) == [1.0] * NUMBERS_MAX
+
+
+def test_metrics_of_workers_that_die_and_come_again_do_not_grow() -> None:
+    shared = shared_slots(2)
+    survivor = Worker(shared, 1)
+    shapes = set()
+    for _ in range(200):
+        Worker(shared, 0).sell(1)
+        shared[0].release()
+        shapes.add((len(samples(survivor.exporter)), len(shared[0].read(LAYOUT, NUMBERS))))
+    assert len(shapes) == 1
+    assert survivor.seen("floodgate_orders_created_total") == 200
+
+
+def test_metrics_of_answers_are_by_resource_and_class_of_status() -> None:
+    counters = Counters()
+    counters.requests.update([("orders", 2), ("orders", 2), ("stock", 4)])
+    found = samples(Exporter(counters))
+    assert found["floodgate_requests_total", (("resource", "orders"), ("status", "2xx"))] == 2
+    assert found["floodgate_requests_total", (("resource", "stock"), ("status", "4xx"))] == 1
+    assert found["floodgate_requests_total", (("resource", "sales"), ("status", "5xx"))] == 0
+
+
+def test_metrics_say_what_runs() -> None:
+    ((labels, value),) = [
+        (dict(labels), value)
+        for (name, labels), value in samples(Exporter(Counters())).items()
+        if name == "floodgate_build_info"
+    ]
+    assert labels.keys() == {"version", "python", "core"}
+    assert value == 1
+
+
+def test_footprint_is_that_of_this_process() -> None:
+    footprint = Footprint()
+    with Path(os.devnull).open("rb"):
+        more = Footprint()
+    assert more.open_files == footprint.open_files + 1
+    assert footprint.resident_bytes > 1 << 20
+    assert 0 < footprint.started_s <= time.time()
