@@ -103,7 +103,7 @@ class Projector:
     async def _count(self, events: list[Created]) -> bool:
         """False when PostgreSQL refuses a row for what is in it; then nothing was stored."""
         try:
-            await order_feed.apply(self._session, events)
+            await order_feed.apply(self._session, events, self._keep_ids_s)
         except asyncpg.PostgresError as error:
             if (error.sqlstate or "").startswith(ROW_FAULTS):
                 return False
@@ -160,4 +160,5 @@ def _read(delivery: Delivery) -> Created | None:
         minute = event.data.created_at.astimezone(dt.UTC).replace(second=0, microsecond=0)
     except (msgspec.DecodeError, OverflowError):
         return None
-    return Created(event.id, minute, event.data.channel, sum(item.quantity for item in event.data.items))
+    units = sum(item.quantity for item in event.data.items)
+    return Created(event.id, minute, event.data.channel, units, delivery.is_resent)

@@ -90,10 +90,7 @@ class DataFolder:
         """Be the one supervisor of this folder."""
         with os.fdopen(os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
             if not _try_lock(lock.fileno(), fcntl.LOCK_EX, LOCK_ATTEMPTS):
-                raise StackError(
-                    f"Floodgate already runs on {self.path} (pid {self.holder()}):"
-                    " `floodgate status` shows it, `floodgate down` stops it"
-                )
+                raise StackError(already_runs(self.path, self.holder()))
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
@@ -159,6 +156,11 @@ class DataFolder:
             raise StackError(
                 f"{self.path} is not empty and not a data folder of Floodgate: name another one with --data"
             )
+
+
+def already_runs(path: Path, pid: int | None) -> str:
+    """Why nobody else can start on this folder, and what to do."""
+    return f"Floodgate already runs on {path} (pid {pid}): `floodgate status` shows it, `floodgate down` stops it"
 
 
 def write_private(path: Path, text: str) -> None:

@@ -13,9 +13,12 @@ import time
 from pathlib import Path
 from typing import IO, ClassVar
 
-from deploy.local import process_table, programs
+import msgspec
+
+from deploy.local import nats_config, process_table, programs
 from deploy.local.accounts import remove_directory
 from deploy.local.failure import StackError
+from deploy.local.folder import write_private
 from deploy.local.ports import pick_free
 from deploy.local.process import Process, describe_status, spawn
 
@@ -143,14 +146,19 @@ class ValkeyServer(Server):
 
 
 class NatsServer(Server):
-    """The event stream. Every acknowledged message is on the disk (`sync_interval: always`)."""
+    """The event stream. Every acknowledged message is on the disk (`sync_interval: always`). Teams that may read stand
+    in files of its folder, one each.
+    """
 
     kind = "nats"
     program = "nats-server"
 
     @property
     def url(self) -> str:
-        return f"nats://{self.secret}@{HOST}:{self.port}"
+        return self.url_of(nats_config.USER, self.secret)
+
+    def url_of(self, user: str, password: str) -> str:
+        return f"nats://{user}:{password}@{HOST}:{self.port}"
 
     @property
     def command(self) -> list[str]:
@@ -159,18 +167,40 @@ class NatsServer(Server):
     def prepare(self) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.end_orphans()
+        # Until there were accounts the streams stood in the one that NATS calls $G.
+        former, present = (self.directory / "jetstream" / name for name in ("$G", nats_config.ACCOUNT))
+        if former.exists() and not present.exists():
+            former.rename(present)
+        self.configure()
+
+    def configure(self) -> None:
+        """Write the configuration, with the teams as they are now. A running server reads it on SIGHUP."""
         store = json.dumps(str(self.directory.resolve()), ensure_ascii=False)
         lines = [
             "server_name: floodgate",
             f"host: {HOST}",
             f"port: {self.port}",
             f"max_payload: {NATS_PAYLOAD_BYTES_MAX}",
-            f'authorization {{ token: "{self.secret}" }}',
+            nats_config.accounts(self.secret, list(self.teams().values())),
             f"jetstream {{ store_dir: {store}, sync_interval: always, max_memory_store: 64MB, max_file_store: 64GB }}",
         ]
-        (self.directory / "nats.conf").write_text("\n".join(lines) + "\n")
+        write_private(self.directory / "nats.conf", "\n".join(lines) + "\n")
+
+    def teams(self) -> dict[str, nats_config.Team]:
+        """By name."""
+        files = sorted(self._teams.glob("*.json"))
+        return {file.stem: msgspec.json.decode(file.read_bytes(), type=nats_config.Team) for file in files}
+
+    def put_team(self, team: nats_config.Team) -> None:
+        """Keep a team; `configure` lets it in."""
+        self._teams.mkdir(mode=0o700, exist_ok=True)
+        write_private(self._teams / f"{team.name}.json", msgspec.json.encode(team).decode())
+
+    @property
+    def _teams(self) -> Path:
+        return self.directory / "teams"
 
     def is_ready(self) -> bool:
-        # The first line of the server is its INFO; the PONG says that the token was accepted.
-        hello = json.dumps({"auth_token": self.secret, "verbose": False, "pedantic": False})
+        # The first line of the server is its INFO; the PONG says that the password was accepted.
+        hello = json.dumps({"user": nats_config.USER, "pass": self.secret, "verbose": False, "pedantic": False})
         return self._ask(f"CONNECT {hello}\r\nPING\r\n".encode(), b"PONG\r\n")

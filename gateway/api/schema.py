@@ -10,8 +10,10 @@ from typing import NamedTuple
 from litestar import Response, get
 from litestar.params import FromPath
 
+from gateway.api import events_page as events
 from gateway.api.answers import AnyRequest, json_answer, text_answer
 from gateway.api.operations import OPERATION, Operation, Parameter, Shown
+from gateway.domain.event_types import EVENT_TYPES, VERSION
 from gateway.domain.outcomes import refuse
 
 ASSET_TYPES = {
@@ -38,6 +40,31 @@ DOCUMENT = Operation(
     summary="This description",
     is_open=True,
     answers={200: Shown("OpenAPI 3.1", dict)},
+)
+EVENTS_PAGE = Operation(
+    name="eventsPage",
+    tag="Schema",
+    summary="A page that shows the event streams",
+    is_open=True,
+    answers={200: Shown("The page", media_type="text/html")},
+)
+EVENTS_DOCUMENT = Operation(
+    name="eventsSchema",
+    tag="Schema",
+    summary="The description of the event streams",
+    is_open=True,
+    answers={200: Shown("AsyncAPI 3.0", dict)},
+)
+EVENT_SCHEMA = Operation(
+    name="eventSchema",
+    tag="Schema",
+    summary="The JSON Schema of an event's `data`",
+    is_open=True,
+    answers={200: Shown("JSON Schema, draft 2020-12", dict, media_type="application/schema+json")},
+    problems=("not_found",),
+    parameters=(
+        Parameter("file", "path", str, "The type's name, with `.json`", required=True, example="order.created.v1.json"),
+    ),
 )
 ASSET = Operation(
     name="schemaAsset",
@@ -71,6 +98,26 @@ async def schema_page() -> Response[bytes]:
 @get("/schema/openapi.json", opt={OPERATION: DOCUMENT})
 async def schema_document(request: AnyRequest) -> Response[bytes]:
     return json_answer(bytes(request.app.state.document))
+
+
+@get("/schema/events", opt={OPERATION: EVENTS_PAGE})
+async def events_page(request: AnyRequest) -> Response[bytes]:
+    response = text_answer(events.render(request.app.state.events), "text/html; charset=utf-8")
+    response.headers |= {"content-security-policy": events.POLICY, "x-content-type-options": "nosniff"}
+    return response
+
+
+@get("/schema/asyncapi.json", opt={OPERATION: EVENTS_DOCUMENT})
+async def events_document(request: AnyRequest) -> Response[bytes]:
+    return json_answer(request.app.state.events)
+
+
+@get("/schema/events/{file:str}", opt={OPERATION: EVENT_SCHEMA})
+async def event_schema(file: FromPath[str]) -> Response[bytes]:
+    kind = EVENT_TYPES.get(file.removesuffix(f".{VERSION}.json"))
+    if kind is None or file != f"{kind.versioned}.json":
+        raise refuse("not_found")
+    return json_answer(kind.schema(), headers={"content-type": "application/schema+json"})
 
 
 @get("/schema/assets/{name:str}", opt={OPERATION: ASSET})

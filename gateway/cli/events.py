@@ -1,11 +1,9 @@
 """`floodgate events`: prints the events of the stream, one a line, in the order of the stream.
 
 It only reads: nothing is acknowledged, and no consumer but a short-lived one of its own is made. Without `--follow` it
-ends when it has caught up.
+ends when it has caught up. `resend` and `user` are commands below it.
 """
 
-import datetime as dt
-import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,16 +11,18 @@ import click
 import msgspec
 
 from gateway.cli import address
+from gateway.cli.events_resend import resend
+from gateway.cli.events_user import user
+from gateway.cli.examples import examples
+from gateway.cli.instants import instant
 from persistence.nats.read import Reader
 from persistence.nats.stream import NAME, STOCK
 
-SPAN = re.compile(r"(\d{1,6})([smhd])")
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 STREAMS = {"orders": NAME, "stock": STOCK}
 
 
 class Data(msgspec.Struct):
-    """Of an order's event, and of one of stock."""
+    """Of an order's event, of a level's, and of a product's."""
 
     channel: str = "-"
     total: int | None = None
@@ -30,6 +30,7 @@ class Data(msgspec.Struct):
     sale_id: str = "-"
     level: str = ""
     available: int = 0
+    price: int | None = None
 
 
 class Event(msgspec.Struct):
@@ -41,7 +42,12 @@ class Event(msgspec.Struct):
     data: Data = msgspec.field(default_factory=Data)
 
 
-@click.command()
+@examples(
+    "floodgate events --since 10m",
+    "floodgate events --follow --json",
+    "floodgate events --stream stock --count 5",
+)
+@click.group(invoke_without_command=True)
 @click.option(
     "--stream", type=click.Choice(list(STREAMS)), default="orders", show_default=True, help="Whose events to print."
 )
@@ -52,7 +58,9 @@ class Event(msgspec.Struct):
 @click.option("--follow", is_flag=True, help="Go on with the events to come.")
 @click.option("--json", "as_json", is_flag=True, help="Print each event as it is, one a line.")
 @address.servers_options
+@click.pass_context
 def events(
+    context: click.Context,
     stream: str,
     since: str | None,
     count: int | None,
@@ -63,7 +71,9 @@ def events(
     as_json: bool,
 ) -> None:
     """Print events from a stream."""
-    start = _instant(since) if since else None
+    if context.invoked_subcommand is not None:
+        return
+    start = instant(since) if since else None
     reader = Reader(address.stream_url(data, config), start, STREAMS[stream])
     with suppress(KeyboardInterrupt):
         address.run(_print(reader, count, follow=follow, as_json=as_json))
@@ -89,17 +99,10 @@ def _line(payload: bytes) -> str:
     if event.data.level:
         units = f"{event.data.available:,} units"
         return f"{event.time}  {kind:<22}  {event.subject}  {event.data.sale_id:<16}  {event.data.level:<8}  {units}"
-    total = "-" if event.data.total is None else f"{event.data.total} {event.data.currency}"
+    amount = event.data.price if event.data.total is None else event.data.total
+    total = "-" if amount is None else f"{amount} {event.data.currency}"
     return f"{event.time}  {kind:<18}  {event.subject}  {event.data.channel:<16}  {total}"
 
 
-def _instant(text: str) -> dt.datetime:
-    if span := SPAN.fullmatch(text):
-        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(span[1]) * SECONDS[span[2]])
-    try:
-        found = dt.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.UsageError(
-            f"--since {text}: it has to be like 2026-11-11T00:00:00Z, or 90s, 10m, 2h, 7d"
-        ) from error
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
+events.add_command(resend)
+events.add_command(user)

@@ -17,7 +17,7 @@ from gateway import projector
 from gateway.projector import SUBJECT, Projector
 from gateway.settings import Nats, Postgres, Settings
 from persistence.nats.consume import Consumer
-from persistence.nats.stream import NAME, Event, Stream, StreamSettings
+from persistence.nats.stream import NAME, RESENT, Event, Stream, StreamSettings
 from persistence.postgres import order_feed
 from persistence.postgres.migrate import upgrade
 from persistence.postgres.session import Session
@@ -138,6 +138,44 @@ async def test_step_event_that_stands_twice_in_the_stream_counts_once(
     assert await feed(postgres_url) == {(MINUTE, "app"): (1, 1)}
 
 
+async def test_step_event_sent_again_counts_once_though_its_id_is_forgotten(
+    stream: Stream, make: Callable[[str], Projector], postgres_url: str, nats_url: str
+) -> None:
+    event = created()
+    connection = await asyncpg.connect(postgres_url)
+    await stream.publish([event])
+    await make(postgres_url).step()
+    await connection.execute("update consumer_event set seen_at = now() - interval '2 hours'")
+    await make(postgres_url).step()
+    assert await connection.fetchval("select count(*) from consumer_event") == 0
+    await connection.close()
+    await (await stream.ensure_open()).jetstream().purge_stream(NAME)
+
+    await send_again(stream, event)
+    await make(postgres_url).step()
+
+    assert await feed(postgres_url) == {(MINUTE, "app"): (1, 1)}
+    assert await pending(nats_url) == 0
+
+
+async def test_step_event_sent_again_that_was_never_seen_counts(
+    stream: Stream, make: Callable[[str], Projector], postgres_url: str
+) -> None:
+    now = dt.datetime.now(dt.UTC).replace(second=0, microsecond=0)
+    event = created(second=int((now - MINUTE).total_seconds()))
+
+    await send_again(stream, event)
+    await send_again(stream, event)
+    await make(postgres_url).step()
+
+    assert await feed(postgres_url) == {(now, "app"): (1, 1)}
+
+
+async def send_again(stream: Stream, event: Event) -> None:
+    """As `floodgate events resend` does, long after the first time."""
+    await (await stream.ensure_open()).jetstream().publish(event.subject, event.payload, headers={RESENT: "true"})
+
+
 async def test_step_event_whose_ack_was_lost_counts_once(
     stream: Stream, make: Callable[[str], Projector], postgres_url: str, nats_url: str
 ) -> None:
@@ -146,7 +184,7 @@ async def test_step_event_whose_ack_was_lost_counts_once(
     deliveries = await first.fetch(10, 5.0)
     session = Session(postgres_url, "test", 5.0)
     events = [order_feed.Created(delivery.id, MINUTE, "app", 1) for delivery in deliveries]
-    assert await order_feed.apply(session, events) == 2
+    assert await order_feed.apply(session, events, 3600.0) == 2
     await first.give_back(deliveries, 0.0)
     await first.close()
     await session.close()
