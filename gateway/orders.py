@@ -10,6 +10,7 @@ from core_ext import documents
 from core_ext.shapes import Change, Line, Order
 from gateway.domain.access import Client
 from gateway.domain.personal import Sealed, Vault
+from gateway.domain.recall import headers_of
 from persistence.errors import LedgerUnavailableError
 from persistence.nats.stream import Event
 from persistence.postgres import orders
@@ -63,10 +64,14 @@ def restore_change(row: asyncpg.Record) -> Change:
     )
 
 
-def event_of(order: Order, change: Change, source: str) -> Event:
-    """The event of one version of an order: whoever encodes it, from memory or from the tables, gets the same bytes."""
+def event_of(order: Order, change: Change, source: str, key: tuple[bytes, bytes] | None = None) -> Event:
+    """The event of one version of an order: whoever encodes it, from memory or from the tables, gets the same bytes.
+    `key`: hash and fingerprint of the order's key, for whoever takes the order back into a restored ledger.
+    """
     subject = documents.event_subject(order.id, change.event, order.channel)
-    return Event(subject, documents.event_id(order.id, change.version), documents.event_json(order, change, source))
+    event_id, payload = documents.event_id(order.id, change.version), documents.event_json(order, change, source)
+    headers = headers_of(order, key) if change.event == CREATED else {}
+    return Event(subject, event_id, payload, headers)
 
 
 def body_of(order: Order, client: Client) -> bytes:

@@ -13,13 +13,16 @@ import structlog
 from gateway.live import Live
 from gateway.settings import Settings
 from gateway.steward.levels import Levels
+from gateway.steward.metrics import OWNERS, RELAYED, UNKNOWN, StewardMetrics, shown
+from gateway.steward.product_events import ProductEvents
 from gateway.steward.relay import Relay
 from gateway.steward.shards import Shards
 from gateway.steward.sweep import Sweep
+from gateway.stream_watch import StreamWatch, stream_settings
 from gateway.tasks import Tasks
 from persistence.errors import LedgerUnavailableError, Unavailable
-from persistence.nats.stream import Stream, StreamSettings
-from persistence.postgres import control, housekeeping, partitions
+from persistence.nats.stream import Stream
+from persistence.postgres import control, housekeeping, partitions, schema
 from persistence.postgres.session import Session
 from persistence.redis.mirror import Mirror
 
@@ -29,6 +32,7 @@ HOUSEKEEPING_EVERY_S = 600.0
 SETTINGS_EVERY_S = 1.0
 SHARDS_EVERY_S = 1.0
 LEVELS_EVERY_S = 0.25
+METRICS_EVERY_S = 5.0
 SWEEP_EVERY_S = 2.0  # the mirror forgets what it has not been told for 5 s
 SESSIONS = (
     "relay",
@@ -39,8 +43,11 @@ SESSIONS = (
     "shards",
     "levels",
     "stock_events",
+    "product_events",
     "sweep",
+    "metrics",
 )
+DAY_S = 86400
 AWAY_PAUSE_S = 1.0  # at least, after a dependency was away
 
 log = structlog.get_logger("steward")
@@ -54,6 +61,7 @@ class Steward:
         timeout_s = settings.postgres.command_timeout_ms / 1000
         self._sessions = {name: Session(settings.postgres.url, f"fg-steward-{name}", timeout_s) for name in SESSIONS}
         self._stream = Stream(settings.nats.url, "floodgate-steward", settings.nats.ack_timeout_ms / 1000)
+        self._stream_watch = StreamWatch(self._stream, settings.nats)
         self._relay = Relay(
             self._sessions["relay"],
             self._stream,
@@ -69,13 +77,40 @@ class Steward:
             f"/floodgate/{settings.installation.name}",
             self._live,
         )
+        self._product_events = ProductEvents(
+            self._sessions["product_events"], self._stream, f"/floodgate/{settings.installation.name}"
+        )
         self._mirror = Mirror(settings.redis.url) if settings.redis.url else None
         self._owner_timeout_s = settings.owner.timeout_ms / 1000
         self._unbroken_since: float | None = None
+        self.metrics = StewardMetrics()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Do every job at its interval until `stop`."""
+        """Do every job at its interval until `stop`, as soon as the ledger has the schema that this release needs."""
         tasks = Tasks()
+        tasks.loop("jobs", lambda: self._start_jobs(tasks))
+        if self._settings.steward.metrics_port:
+            tasks.loop("metrics_page", self._show_metrics)
+        await stop.wait()
+        await tasks.close(wait_s=1.0)
+        await self._stream.close()
+        if self._mirror is not None:
+            await self._mirror.close()
+        for session in self._sessions.values():
+            await session.close()
+
+    async def _wait_for_schema(self) -> None:
+        while True:
+            try:
+                await self._sessions["partitions"].run(schema.ensure_new_enough)
+            except LedgerUnavailableError as error:
+                log.warning("ledger_away", error=str(error))
+                await asyncio.sleep(AWAY_PAUSE_S)
+            else:
+                return
+
+    async def _start_jobs(self, tasks: Tasks) -> None:
+        await self._wait_for_schema()
         for name, job, every_s in (
             ("streams", self._ensure_streams, PARTITIONS_EVERY_S),
             ("relay", self._relay.drain, RELAY_EVERY_S),
@@ -86,20 +121,32 @@ class Steward:
             ("shards", self._shards.run_pass, SHARDS_EVERY_S),
             ("levels", self._levels.decide, LEVELS_EVERY_S),
             ("stock_events", self._levels.publish, LEVELS_EVERY_S),
+            ("product_events", self._product_events.publish, LEVELS_EVERY_S),
             ("sweep", self._sweep, SWEEP_EVERY_S),
+            ("metrics", self._look, METRICS_EVERY_S),
         ):
-            tasks.loop(name, lambda name=name, job=job, every_s=every_s: _every(name, job, every_s))  # type: ignore[misc]
-        await stop.wait()
-        await tasks.close(wait_s=1.0)
-        await self._stream.close()
-        if self._mirror is not None:
-            await self._mirror.close()
-        for session in self._sessions.values():
-            await session.close()
+            tasks.loop(name, lambda name=name, job=job, every_s=every_s: self._every(name, job, every_s))  # type: ignore[misc]
+
+    async def _show_metrics(self) -> None:
+        """Until cancelled. A port that is taken is tried again."""
+        settings = self._settings.steward
+        while True:
+            try:
+                async with shown(self.metrics, settings.metrics_host, settings.metrics_port):
+                    await asyncio.Event().wait()
+            except OSError as error:
+                log.warning("metrics_not_shown", error=str(error))
+                await asyncio.sleep(METRICS_EVERY_S)
+
+    async def _look(self) -> None:
+        if self._settings.steward.metrics_port:
+            await self._sessions["metrics"].run(self.metrics.look)
+            self.metrics.counts[RELAYED] = self._relay.sent
+            self.metrics.values[UNKNOWN] = self._relay.unknown
 
     async def _ensure_streams(self) -> None:
-        nats = self._settings.nats
-        await self._stream.ensure_streams(StreamSettings(nats.replicas, nats.max_age_s, nats.duplicate_window_s))
+        await self._stream.ensure_streams(stream_settings(self._settings.nats))
+        await self._stream_watch.look()
 
     async def _bury(self) -> None:
         """Close what the dead hold, once PostgreSQL has been there for longer than their time-out: after an outage
@@ -112,6 +159,7 @@ class Steward:
                 owners = await control.bury(self._sessions["bury"], self._owner_timeout_s)
                 if owners:
                     log.warning("dead_owners_closed", owners=owners)
+                    self.metrics.counts[OWNERS] += len(owners)
         except LedgerUnavailableError:
             self._unbroken_since = None
             raise
@@ -132,19 +180,26 @@ class Steward:
             log.info("partitions_made", names=made)
 
     async def _keep_house(self) -> None:
-        removed = await self._sessions["housekeeping"].run(
-            lambda connection: housekeeping.clean(connection, self._settings.retention.key_days)
-        )
+        session, retention = self._sessions["housekeeping"], self._settings.retention
+        consumed_days = max(housekeeping.CONSUMED_DAYS, self._settings.nats.max_age_s // DAY_S + 2)
+        removed = await session.run(lambda c: housekeeping.clean(c, retention.key_days, consumed_days))
         if any(removed.values()):
             log.info("removed", **removed)
+        batch_days = max(retention.batch_days, retention.key_days)
+        dropped = await session.run(lambda connection: housekeeping.drop_batches(connection, batch_days))
+        if dropped:
+            log.info("partitions_dropped", names=dropped)
+        batches, age_s = await session.run(housekeeping.old_in_outbox)
+        if batches:
+            log.error("outbox_is_old", batches=batches, age_s=round(age_s))
 
-
-async def _every(name: str, job: Callable[[], Awaitable[None]], every_s: float) -> None:
-    """Run a job for ever. A dependency that is away is tried again at the next turn."""
-    while True:
-        try:
-            await job()
-        except Unavailable as error:
-            log.warning("job_waits", job=name, error=str(error))
-            await asyncio.sleep(max(AWAY_PAUSE_S - every_s, 0))
-        await asyncio.sleep(every_s)
+    async def _every(self, name: str, job: Callable[[], Awaitable[None]], every_s: float) -> None:
+        """Run a job for ever. A dependency that is away is tried again at the next turn."""
+        while True:
+            try:
+                with self.metrics.job(name):
+                    await job()
+            except Unavailable as error:
+                log.warning("job_waits", job=name, error=str(error))
+                await asyncio.sleep(max(AWAY_PAUSE_S - every_s, 0))
+            await asyncio.sleep(every_s)

@@ -19,7 +19,7 @@ log = structlog.get_logger("relay")
 
 
 class Relay:
-    """One pass at a time; `sent` counts events since the start."""
+    """One pass at a time; `sent` counts events since the start, `unknown` batches that wait for a newer release."""
 
     def __init__(self, session: Session, stream: Stream, source: str, age_s: float) -> None:
         self._session = session
@@ -27,11 +27,13 @@ class Relay:
         self._source = source
         self._age_s = age_s
         self.sent = 0
+        self.unknown = 0
 
     async def drain(self) -> None:
         """Send until nothing old is left. Raises LedgerUnavailableError, StreamUnavailableError."""
         while await self._session.run(self._pass):
             pass
+        await self._session.run(self._count_unknown)
 
     async def _pass(self, connection: asyncpg.Connection) -> int:
         async with outbox.claim(connection, self._age_s, BATCHES_MAX) as pending:
@@ -45,16 +47,23 @@ class Relay:
             log.info("events_relayed", events=len(events))
         return len(pending)
 
+    async def _count_unknown(self, connection: asyncpg.Connection) -> None:
+        unknown = await outbox.unknown(connection)
+        if unknown > self.unknown:
+            log.error("outbox_format_unknown", batches=unknown, remedy="run the stewards of the newer release")
+        self.unknown = unknown
+
     async def _events(self, connection: asyncpg.Connection, pending: list[outbox.Pending]) -> list[Event]:
-        stored = await orders.fetch(
-            connection, [order_id for batch in pending for order_id, _ in batch.changes], history=True
-        )
+        order_ids = [order_id for batch in pending for order_id, _ in batch.changes]
+        stored = await orders.fetch(connection, order_ids, history=True)
+        keys = await orders.keys_of(connection, order_ids)
         events = []
         for batch in pending:
             for order_id, version in batch.changes:
                 rows = stored[order_id]
                 change = next(row for row in rows.history if row["version"] == version)
-                events.append(event_of(restore(rows, None), restore_change(change), self._source))
+                key = keys.get(order_id)
+                events.append(event_of(restore(rows, None), restore_change(change), self._source, key))
         return events
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from tests.worker_world import World, eventually, open_world, order, order_id_of
 
-SILENT: dict[str, Any] = {"owner__heartbeat_ms": 60_000}  # beats once, at its start
+# Beats once, at its start; what it thinks itself of its time-out is nothing to the steward.
+SILENT: dict[str, Any] = {"owner__heartbeat_ms": 60_000, "owner__timeout_ms": 180_000}
 
 
 @pytest.fixture
