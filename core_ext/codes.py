@@ -48,12 +48,15 @@ PROBLEMS = {
         Problem("not_cancellable", 409, "The order can no longer be cancelled", False),
         Problem("key_in_flight", 409, "The first request with this key is still being answered", True),
         Problem("below_held", 409, "Fewer units than are held or promised", False),
+        Problem("name_taken", 409, "There is one of this name already", False),
+        Problem("tokens_full", 409, "The client has as many live tokens as it may have", False),
         Problem("version_mismatch", 412, "It has changed since it was read", False),
         Problem("body_too_large", 413, "The body is too large", False),
         Problem("unsupported_media_type", 415, "The body has to be application/json", False),
         Problem("invalid", 422, "The content is not valid", False),
         Problem("key_reused", 422, "The key belongs to a request with another body", False),
         Problem("precondition_required", 428, "The If-Match header is required", False),
+        Problem("rate_limited", 429, "Too many requests at once", True),
         Problem("internal", 500, "An internal error", True),
         Problem("stock_returning", 503, "The units asked for may come back", True),
         Problem("overloaded", 503, "Too many orders are waiting", True),
@@ -80,6 +83,7 @@ FAULTS = {
         Fault(14, "total_out_of_range", "The total is out of range"),
         Fault(15, "unknown_sale", "There is no such sale"),
         Fault(16, "not_in_sale", "The sale does not have the SKU"),
+        Fault(17, "not_stocked", "The SKU is sold without stock"),
     )
 }
 

@@ -1,16 +1,25 @@
 """The tokens in force, in memory: a request is never answered by asking Postgres who it comes from. The follower
 replaces them within a second of a change.
+
+When a token was used last is noted here, and goes to the ledger once a minute; a crash forgets what was not written.
 """
 
+import asyncio
+import datetime as dt
 from collections.abc import Iterable
 
 import asyncpg
+import structlog
 
 from gateway.domain.access import Client, token_hash
 from gateway.domain.outcomes import Refusal
+from persistence.errors import LedgerUnavailableError
 from persistence.postgres import clients
+from persistence.postgres.session import Session
 
 SEEN_MAX = 10_000  # remembered headers; more live tokens than that only cost a hash each
+
+log = structlog.get_logger("access")
 
 
 class Access:
@@ -19,6 +28,7 @@ class Access:
     def __init__(self) -> None:
         self._clients: dict[bytes, Client] = {}
         self._seen: dict[bytes, Client] = {}
+        self._used: dict[int, float] = {}
         self.loaded = False
 
     def replace(self, clients: Iterable[tuple[bytes, Client]]) -> None:
@@ -42,7 +52,27 @@ class Access:
         client = self._seen.get(header) or self._verify(header)
         if client is None or client.expires_at <= now_s:
             return None
+        self._used[client.token_id] = now_s
         return client
+
+    async def run(self, session: Session) -> None:
+        """Bring the tokens' last use to the ledger every minute, until cancelled."""
+        while True:
+            await asyncio.sleep(clients.USE_EVERY_S)
+            await self.flush(session)
+
+    async def flush(self, session: Session) -> None:
+        """Bring the tokens' last use to the ledger. While it is away, what is noted waits here, a number per token."""
+        if not self._used:
+            return
+        used, self._used = self._used, {}
+        try:
+            await clients.note_use(
+                session, {token: dt.datetime.fromtimestamp(at, dt.UTC) for token, at in used.items()}
+            )
+        except LedgerUnavailableError as error:
+            log.warning("last_use_not_written_yet", error=str(error))
+            self._used = used | self._used
 
     def _verify(self, header: bytes) -> Client | None:
         scheme, _, token = header.partition(b" ")
@@ -58,4 +88,5 @@ class Access:
 
 def _client(row: asyncpg.Record) -> Client:
     expires_at = float("inf") if row["expires_at"] is None else row["expires_at"].timestamp()
-    return Client(row["client_id"], row["name"], frozenset(row["scopes"]), frozenset(row["channels"]), expires_at)
+    scopes, channels = frozenset(row["scopes"]), frozenset(row["channels"])
+    return Client(row["client_id"], row["name"], scopes, channels, expires_at, row["token_id"])

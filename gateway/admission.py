@@ -26,9 +26,11 @@ from gateway.leases import Leases
 from gateway.lookup import KeyLookup, OverloadedError
 from gateway.orders import CREATED, OrderBook, body_of, event_of
 from gateway.parking import Parked, Parts, Short
+from gateway.rates import Allowance
 from gateway.sales import Sales
 from gateway.settings import Settings
 from gateway.tasks import Tasks
+from gateway.tracing import Trace
 from persistence.errors import LedgerUnavailableError
 from persistence.postgres.ledger import Entry, Limit
 from persistence.postgres.orders import StoredKey, to_ms
@@ -57,6 +59,8 @@ class Request(msgspec.Struct, eq=False):
     key: bytes
     body: bytes
     traceparent: str | None = None
+    allowance: Allowance | None = None
+    trace: Trace | None = None  # when it is sampled
     key_hash: bytes = b""
     fingerprint: bytes = b""
     sale: Sale | None = None  # that the order names, once it is known
@@ -126,6 +130,8 @@ class Admission:
         """Answer a request for an order. The order goes on when the caller is cancelled: its buyer may ask again with
         the same key.
         """
+        if request.trace is not None:
+            request.trace.placed_s = self._clock.now_s()
         request.key_hash = self._hasher.key_hash(request.client.client_id, request.key)
         request.fingerprint = self._hasher.fingerprint(request.body)
         first = self._in_flight.get(request.key_hash)
@@ -205,6 +211,9 @@ class Admission:
             return Refusal("body_too_large")
         if not request.client.sells_on(order_in.channel):
             return Refusal("channel_forbidden", f"the client may not sell on {order_in.channel}")
+        return _limited(order_in, request) or self._draft_of(order_in, request)
+
+    def _draft_of(self, order_in: OrderIn, request: Request) -> Draft | Refusal:
         if order_in.sale_id is not None:
             return self._draft_of_sale(order_in, order_in.sale_id, request)
         return _draft_at(self._catalogue.products, order_in, request)
@@ -230,6 +239,8 @@ class Admission:
             self._leases.till.restore(parts)
             return Refusal("body_too_large", "the order's event would be larger than the stream takes")
         self._queue.put(pending, self._clock.now_s())
+        if pending.trace is not None:
+            pending.trace.admitted_s = pending.queued_at
         return None
 
     def _pending(self, draft: Draft, parts: Parts, outcome: asyncio.Future[Outcome]) -> Pending:
@@ -252,7 +263,7 @@ class Admission:
             _limits(draft),
         )
         size = sum(map(len, (entry.order_row, *entry.line_rows, entry.history_row, entry.key_row)))
-        event = event_of(order, change, self._source)
+        event = event_of(order, change, self._source, (request.key_hash, request.fingerprint))
         units = sum(line.quantity for line in order.lines)
         return Pending(
             request.client,
@@ -264,6 +275,7 @@ class Admission:
             len(order.lines),
             units,
             outcome,
+            trace=request.trace,
         )
 
     async def _finish(self, answer: Refusal | Waiting, request: Request, outcome: asyncio.Future[Outcome]) -> None:
@@ -399,6 +411,13 @@ def _invalid(faults: list[FaultAt], detail: str) -> Refusal:
         detail,
         tuple({"detail": fault.detail, "pointer": fault.pointer, "code": fault.code} for fault in faults),
     )
+
+
+def _limited(order_in: OrderIn, request: Request) -> Refusal | None:
+    """The refusal of a customer who orders too often."""
+    if request.allowance is None or order_in.customer_id is None:
+        return None
+    return request.allowance.refusal_of(order_in.customer_id)
 
 
 def _draft_at(products: dict[str, Product], order_in: OrderIn, request: Request) -> Draft | Refusal:

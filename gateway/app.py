@@ -9,6 +9,7 @@ goes back.
 import asyncio
 import base64
 import binascii
+from collections.abc import Callable
 
 import structlog
 
@@ -27,18 +28,24 @@ from gateway.domain.personal import Vault, VaultError, parse_master_keys
 from gateway.edge.hot import Edge, OrderRoute
 from gateway.edge.requests import Receive, Scope, Send
 from gateway.following import Following, Topic
+from gateway.footprint import Footprint
 from gateway.heart import Heart
 from gateway.leases import Leases
 from gateway.live import Live
+from gateway.log_lines import STANDARD_ERROR
 from gateway.lookup import KeyLookup
 from gateway.metrics import PUBLISH_PAUSE_S, Counters, Exporter
 from gateway.orders import OrderBook
 from gateway.publisher import Publisher
+from gateway.rates import Rates
+from gateway.requests_log import RequestLog
 from gateway.sales import Sales
 from gateway.services import Services
 from gateway.settings import Secrets, Settings, SettingsError
 from gateway.slots import Place, Slots
+from gateway.stream_watch import StreamWatch
 from gateway.tasks import Tasks
+from gateway.tracing import Tracer, ensure_installed, open_tracer
 from persistence.errors import LedgerUnavailableError, StreamUnavailableError
 from persistence.nats.stream import Stream
 from persistence.postgres import catalogue as products
@@ -48,6 +55,7 @@ from persistence.postgres.connect import open_pool
 from persistence.postgres.ledger import Ledger
 from persistence.postgres.session import Session
 from persistence.redis.mirror import Mirror
+from persistence.redis.rates import RateStore
 
 DRAIN_S = 15.0  # for the orders that were admitted before the end
 PUBLISH_S = 5.0  # for the events of their commits; the relay sends what is left
@@ -77,6 +85,7 @@ class Gateway:
         self._settings = settings
         self._place = place or Place(Slots.private(), 0)
         self._vault, self._hasher = open_secrets(settings.secrets)
+        ensure_installed(settings)
         self._edge: Edge | None = None
         self._worker: Worker | None = None
 
@@ -107,16 +116,21 @@ class Worker:
         self._beating = tasks.loop("heart", services.heart.run)
         tasks.loop("following", services.following.run)
         tasks.loop("sales", services.sales.run)
+        tasks.loop("access", lambda: services.access.run(sessions["follow"]))
         tasks.loop("lookup", services.admission.lookup.run)
         tasks.loop("bell", services.bell.run)
         tasks.loop("board", services.board.run)
+        tasks.loop("rates", services.rates.run)
         tasks.loop("listening", services.bell.listen)
         tasks.loop("stream", self._connect_stream)
+        tasks.loop("stream_watch", services.stream_watch.run)
         self._leasing = tasks.loop("leases", services.leases.run)
         self._committing = tasks.loop("committer", committer.run)
         tasks.loop("watch", committer.watch)
         self._publishing = tasks.loop("publisher", services.publisher.run)
         tasks.loop("numbers", self._publish_numbers)
+        tasks.loop("footprint", services.footprint.run)
+        tasks.loop("requests", services.route.log.run)
 
     @classmethod
     async def start(cls, settings: Settings, vault: Vault, hasher: Hasher, place: Place | None = None) -> "Worker":
@@ -127,10 +141,13 @@ class Worker:
         }
         pool = await open_pool(settings.postgres.url, "fg-read", settings.postgres.pool_max, command_timeout_s)
         clock, catalogue, access, tasks, counters = Clock(), Catalogue(), Access(), Tasks(), Counters()
+        request_log, footprint = RequestLog(settings.log, counters), Footprint()
         queue, book = BatchQueue(settings.batch), OrderBook(pool, vault)
         live = Live(settings)
         live.on_limits(lambda: catalogue.apply_limits(live.limit_of))
         mirror = Mirror(settings.redis.url) if settings.redis.url else None
+        rates = Rates(live.rate_of, hasher, RateStore(settings.redis.url) if settings.redis.url else None, counters)
+        live.on_limits(rates.apply)
         board = Board(lambda keys: levels.available(pool, keys), mirror, clock)
         bell = Bell(sessions["bell"], mirror)
         leases = Leases(sessions["stock"], clock, live, bell, counters)
@@ -139,18 +156,11 @@ class Worker:
             settings, clock, catalogue, leases, queue, book, KeyLookup(book.keys), vault, hasher, tasks, sales
         )
         stream = Stream(settings.nats.url, "floodgate-gateway", settings.nats.ack_timeout_ms / 1000)
-        publisher = Publisher(stream, pool, counters)
-        committer = Committer(
-            lambda owner: Ledger(settings.postgres.url, owner, command_timeout_s),
-            sessions["control"],
-            queue,
-            leases,
-            admission,
-            publisher,
-            clock,
-            tasks,
-            counters,
-            settings.orders.reply_ms_max / 1000,
+        tracer = open_tracer(settings, clock, leases.owner)
+        publisher = Publisher(stream, pool, counters, tracer)
+        stream_watch = StreamWatch(stream, settings.nats)
+        committer = _committer(
+            settings, sessions["control"], queue, leases, admission, publisher, clock, tasks, counters, tracer
         )
         heart = Heart(sessions["control"], clock, leases, settings.owner.heartbeat_ms / 1000)
         services = Services(
@@ -160,32 +170,28 @@ class Worker:
             catalogue=catalogue,
             sales=sales,
             live=live,
+            rates=rates,
             mirror=mirror,
             board=board,
             bell=bell,
             leases=leases,
             queue=queue,
             admission=admission,
-            route=OrderRoute(settings.http, access, clock, admission, counters),
+            route=OrderRoute(settings.http, access, clock, admission, counters, rates, request_log, tracer),
             book=book,
             hasher=hasher,
             pool=pool,
             stream=stream,
+            stream_watch=stream_watch,
             publisher=publisher,
             heart=heart,
-            following=Following(
-                sessions["follow"],
-                [
-                    Topic(clients.TOPIC, access.load),
-                    Topic(live_settings.TOPIC, live.load),  # Before the products: no order until limits are known.
-                    Topic(products.TOPIC, catalogue.load),
-                    Topic(sale_rows.TOPIC, sales.load),
-                    Topic(stock.BELL, bell.load),
-                ],
-            ),
+            following=_following(sessions["follow"], access, live, catalogue, sales, bell),
+            footprint=footprint,
+            tracer=tracer,
             counters=counters,
-            exporter=_exporter(counters, queue, leases, bell, publisher, admission, heart, clock, place),
+            exporter=Exporter(counters, place),
         )
+        services.exporter.attach(_readers(services))
         log.info("worker_started", core=IMPLEMENTATION, owner=leases.owner)
         return cls(services, tasks, committer, sessions)
 
@@ -201,6 +207,7 @@ class Worker:
         services.publisher.close()
         await asyncio.wait([self._publishing], timeout=PUBLISH_S)
         await services.sales.flush()
+        await services.access.flush(self._sessions["follow"])
         await self._tasks.close(wait_s=1.0)
         await services.stream.close()
         if services.mirror is not None:
@@ -208,6 +215,9 @@ class Worker:
         for session in self._sessions.values():
             await session.close()
         services.pool.terminate()
+        services.route.log.turn()
+        if services.tracer is not None:
+            await asyncio.to_thread(services.tracer.sink.close)
         services.exporter.publish()
 
     async def _leave(self) -> None:
@@ -245,31 +255,73 @@ class Worker:
             return
 
 
-def _exporter(
-    counters: Counters,
+def _committer(
+    settings: Settings,
+    session: Session,
     queue: BatchQueue,
     leases: Leases,
-    bell: Bell,
-    publisher: Publisher,
     admission: Admission,
-    heart: Heart,
+    publisher: Publisher,
     clock: Clock,
-    place: Place | None,
-) -> Exporter:
-    return Exporter(
+    tasks: Tasks,
+    counters: Counters,
+    tracer: Tracer | None,
+) -> Committer:
+    return Committer(
+        lambda owner: Ledger(settings.postgres.url, owner, settings.postgres.command_timeout_ms / 1000),
+        session,
+        queue,
+        leases,
+        admission,
+        publisher,
+        clock,
+        tasks,
         counters,
-        {
-            "queue_orders": lambda: len(queue),
-            "queue_bytes": lambda: queue.size,
-            "parked_orders": lambda: leases.parked,
-            "orders_in_flight": lambda: admission.in_flight,
-            "lease_takes": lambda: leases.takes,
-            "events_backlog": lambda: publisher.backlog,
-            "clock_offset_seconds": lambda: clock.offset_s,
-            "heartbeats_missed": lambda: heart.missed,
-            "mirror_dropped": lambda: bell.dropped,
-            "bell_up": lambda: float(bell.listening),
-            "ledger_up": lambda: float(admission.open),
-        },
-        place,
+        settings.orders.reply_ms_max / 1000,
+        tracer,
     )
+
+
+def _following(
+    session: Session, access: Access, live: Live, catalogue: Catalogue, sales: Sales, bell: Bell
+) -> Following:
+    return Following(
+        session,
+        [
+            Topic(clients.TOPIC, access.load),
+            Topic(live_settings.TOPIC, live.load),  # Before the products: no order until limits are known.
+            Topic(products.TOPIC, catalogue.load),
+            Topic(sale_rows.TOPIC, sales.load),
+            Topic(stock.BELL, bell.load),
+        ],
+    )
+
+
+def _readers(services: Services) -> dict[str, Callable[[], float]]:
+    """What is looked up whenever the numbers are written, by the attribute of Counters that it stands for."""
+    queue, leases, admission, publisher = services.queue, services.leases, services.admission, services.publisher
+    clock, heart, bell, rates = services.clock, services.heart, services.bell, services.rates
+    stream_watch, footprint, tracer = services.stream_watch, services.footprint, services.tracer
+    return {
+        "queue_orders": lambda: len(queue),
+        "queue_bytes": lambda: queue.size,
+        "parked_orders": lambda: leases.parked,
+        "orders_in_flight": lambda: admission.in_flight,
+        "lease_takes": lambda: leases.takes,
+        "events_backlog": lambda: publisher.backlog,
+        "clock_offset_seconds": lambda: clock.offset_s,
+        "heartbeats_missed": lambda: heart.missed,
+        "mirror_dropped": lambda: bell.dropped,
+        "stream_full": lambda: float(stream_watch.full),
+        "stream_faults": lambda: len(stream_watch.faults),
+        "bell_up": lambda: float(bell.listening),
+        "rates_alone": lambda: float(rates.alone),
+        "ledger_up": lambda: float(admission.open),
+        "stream_up": lambda: float(stream_watch.connected),
+        "log_lines_dropped": lambda: STANDARD_ERROR.dropped,
+        "spans_exported": lambda: tracer.sink.exported if tracer else 0,
+        "spans_dropped": lambda: tracer.sink.dropped if tracer else 0,
+        "resident_bytes": lambda: footprint.resident_bytes,
+        "open_files": lambda: footprint.open_files,
+        "started_seconds": lambda: footprint.started_s,
+    }

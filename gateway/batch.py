@@ -14,6 +14,7 @@ from msgspec import Struct
 from gateway.domain.access import Client
 from gateway.domain.outcomes import Outcome
 from gateway.settings import Batch
+from gateway.tracing import Trace
 from persistence.nats.stream import Event
 from persistence.postgres.ledger import Entry, Limit
 
@@ -39,6 +40,7 @@ class Pending(Struct, eq=False):
     outcome: asyncio.Future[Outcome]
     queued_at: float = 0.0
     tries: int = 0
+    trace: Trace | None = None  # when it is sampled
 
     def answer(self, outcome: Outcome) -> None:
         """Answer the buyer, once: a later word about the same order changes nothing."""

@@ -22,6 +22,7 @@ from gateway.limits import limit_reached
 from gateway.metrics import Counters
 from gateway.publisher import Publisher
 from gateway.tasks import Tasks
+from gateway.tracing import Trace, Tracer
 from persistence.errors import LedgerUnavailableError, NotDurableError, PoisonError
 from persistence.postgres import control, ledger
 from persistence.postgres.orders import StoredKey
@@ -50,6 +51,7 @@ class Committer:
         tasks: Tasks,
         counters: Counters,
         reply_s_max: float,
+        tracer: Tracer | None = None,
     ) -> None:
         self._open_ledger = open_ledger
         self._owner = leases.owner
@@ -63,6 +65,7 @@ class Committer:
         self._tasks = tasks
         self._counters = counters
         self._reply_s_max = reply_s_max
+        self._tracer = tracer
         self._under_way: Sequence[Pending] = ()
 
     async def run(self) -> None:
@@ -125,7 +128,11 @@ class Committer:
             self._refuse(batch, Refusal("ledger_away"))
             return
         batch_id, refusals = known
-        self._counters.batch(len(batch) - len(refusals), time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self._counters.batch(len(batch) - len(refusals), seconds)
+        if self._tracer is not None:
+            orders = {"floodgate.batch.orders": len(batch), "floodgate.batch.refused": len(refusals)}
+            self._tracer.together("commit", "CLIENT", _traces(batch), seconds, orders)
         await self._settle(batch_id, batch, refusals)
 
     async def _commit_until_known(
@@ -172,7 +179,8 @@ class Committer:
             self._counters.created(pending.lines, pending.units)
             pending.answer(Accepted(pending.entry.order_id, pending.body))
         if living:
-            self._publisher.put(batch_id, [pending.event for pending in living])
+            traces = _traces(living) if self._tracer is not None else ()
+            self._publisher.put(batch_id, [pending.event for pending in living], traces)
         for pending in batch:
             refusal = refused.get(pending.entry.key_hash)
             if refusal is not None and refusal.verdict == "duplicate":
@@ -250,3 +258,8 @@ class Committer:
             self._owner = self._leases.owner
             self._ledger = self._open_ledger(self._owner)
         return self._ledger
+
+
+def _traces(batch: Sequence[Pending]) -> list[Trace]:
+    """Of the orders that are sampled."""
+    return [pending.trace for pending in batch if pending.trace is not None]

@@ -6,6 +6,7 @@ not a loss.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ import asyncpg
 import structlog
 
 from gateway.metrics import Counters
+from gateway.tracing import Trace, Tracer
 from persistence.errors import StreamUnavailableError
 from persistence.nats.stream import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Event, Stream
 from persistence.postgres import outbox
@@ -26,10 +28,12 @@ log = structlog.get_logger("publisher")
 class Publisher:
     """One per worker."""
 
-    def __init__(self, stream: Stream, pool: asyncpg.Pool, counters: Counters) -> None:
+    def __init__(self, stream: Stream, pool: asyncpg.Pool, counters: Counters, tracer: Tracer | None = None) -> None:
         self._stream = stream
         self._pool = pool
         self._counters = counters
+        self._tracer = tracer
+        self._traces: dict[bytes, Sequence[Trace]] = {}  # of the batches that wait and hold sampled orders
         self._waiting: deque[tuple[bytes, Sequence[Event]]] = deque()
         self._backlog = 0
         self._filled = asyncio.Event()
@@ -40,11 +44,13 @@ class Publisher:
         """Events that wait in memory or are on their way."""
         return self._backlog
 
-    def put(self, batch_id: bytes, events: Sequence[Event]) -> None:
-        """The events of a committed batch. Never waits."""
+    def put(self, batch_id: bytes, events: Sequence[Event], traces: Sequence[Trace] = ()) -> None:
+        """The events of a committed batch, and what is traced of them. Never waits."""
         if self._backlog + len(events) > BACKLOG_MAX:
             self._counters.events_left += len(events)
             return
+        if traces:
+            self._traces[batch_id] = traces
         self._waiting.append((batch_id, events))
         self._backlog += len(events)
         self._filled.set()
@@ -84,6 +90,8 @@ class Publisher:
         return batch_ids, events
 
     async def _publish(self, batch_ids: list[bytes], events: list[Event]) -> None:
+        started = time.monotonic()
+        traces = [trace for batch_id in batch_ids for trace in self._traces.pop(batch_id, ())] if self._traces else []
         try:
             await self._stream.publish(events)
         except StreamUnavailableError as error:
@@ -91,6 +99,9 @@ class Publisher:
             self._counters.events_left += len(events)
             return
         self._counters.events_published += len(events)
+        if self._tracer is not None:
+            count = {"messaging.batch.message_count": len(events)}
+            self._tracer.together("publish", "PRODUCER", traces, time.monotonic() - started, count)
         try:
             await outbox.remove(self._pool, batch_ids)
         except UNREACHABLE as error:

@@ -13,14 +13,18 @@ from gateway.clock import Clock
 from gateway.domain.keys import Hasher
 from gateway.edge.hot import OrderRoute
 from gateway.following import Following
+from gateway.footprint import Footprint
 from gateway.heart import Heart
 from gateway.leases import Leases
 from gateway.live import Live
 from gateway.metrics import Counters, Exporter
 from gateway.orders import OrderBook
 from gateway.publisher import Publisher
+from gateway.rates import Rates
 from gateway.sales import Sales
 from gateway.settings import Settings
+from gateway.stream_watch import StreamWatch
+from gateway.tracing import Tracer
 from persistence.nats.stream import Stream
 from persistence.redis.mirror import Mirror
 
@@ -34,6 +38,7 @@ class Services(Struct, eq=False):
     catalogue: Catalogue
     sales: Sales
     live: Live
+    rates: Rates
     mirror: Mirror | None
     board: Board
     bell: Bell
@@ -45,9 +50,12 @@ class Services(Struct, eq=False):
     hasher: Hasher
     pool: asyncpg.Pool
     stream: Stream
+    stream_watch: StreamWatch
     publisher: Publisher
     heart: Heart
     following: Following
+    footprint: Footprint
+    tracer: Tracer | None
     counters: Counters
     exporter: Exporter
 
@@ -61,6 +69,7 @@ class Services(Struct, eq=False):
             "clients": self.access.loaded,
             "admission": not self.admission.draining,
             "stream": self.stream.connected,
+            "stream_settings": not self.stream_watch.faults,
             "settings": self.live.fault is None,
         }
 
@@ -72,7 +81,8 @@ class Services(Struct, eq=False):
 
     def faults(self) -> dict[str, str]:
         """Part -> why it cannot be used, of those that can tell."""
-        return {"settings": self.live.fault} if self.live.fault else {}
+        told = {"settings": self.live.fault or "", "stream_settings": "; ".join(self.stream_watch.faults)}
+        return {part: fault for part, fault in told.items() if fault}
 
 
 REQUIRED = frozenset({"ledger", "clock", "catalogue", "sales", "clients", "admission"})

@@ -23,9 +23,12 @@ from gateway.domain.access import SCOPES, Client, token_hash
 from gateway.domain.keys import Hasher
 from gateway.domain.outcomes import Outcome
 from gateway.edge.hot import OrderRoute
+from gateway.footprint import Footprint
 from gateway.leases import Leases
 from gateway.live import Live
 from gateway.metrics import Counters, Exporter
+from gateway.rates import Rates
+from gateway.requests_log import RequestLog
 from gateway.sales import Sales
 from gateway.services import Services
 from gateway.settings import Nats, Postgres, Secrets, Settings, Stock
@@ -185,30 +188,37 @@ def services(**parts: Any) -> Services:
     catalogue.revision = 0
     sales = Sales(Session("", "unused"), clock, catalogue, cast("Leases", None))
     sales.revision = 0
+    live, hasher = Live(settings), Hasher(bytes(range(32)))
+    rates = Rates(live.rate_of, hasher, None, counters)
     admission = parts.pop("admission", Placing())
+    request_log = RequestLog(settings.log, counters)
     wired: dict[str, Any] = {
         "settings": settings,
         "clock": clock,
         "access": access,
         "catalogue": catalogue,
         "sales": sales,
-        "live": Live(settings),
+        "live": live,
+        "rates": rates,
         "mirror": None,
         "board": None,
         "bell": Bell(Session("", "unused"), None),
         "leases": None,
         "queue": None,
         "admission": admission,
-        "route": OrderRoute(settings.http, access, clock, admission, counters),
+        "route": OrderRoute(settings.http, access, clock, admission, counters, rates, request_log),
         "book": Book(),
-        "hasher": Hasher(bytes(range(32))),
+        "hasher": hasher,
         "pool": None,
         "stream": Fake(connected=True),
+        "stream_watch": Fake(faults=[]),
         "publisher": None,
         "heart": None,
         "following": Fake(ready=True),
+        "footprint": Footprint(),
+        "tracer": None,
         "counters": counters,
-        "exporter": Exporter(counters, {}),
+        "exporter": Exporter(counters),
     }
     return Services(**(wired | parts))
 

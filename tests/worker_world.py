@@ -144,7 +144,7 @@ class World:
 
     async def make_stream(self) -> None:
         stream = Stream(self.nats_url, "test", 5.0)
-        await stream.ensure_stream(StreamSettings(1, 604800, 600))
+        await stream.ensure_streams(StreamSettings(1, 604800, 600))
         await stream.close()
 
     async def remove_stream(self) -> None:

@@ -14,11 +14,14 @@ from litestar.types import Message, Scope
 
 from gateway.domain.outcomes import ProblemError, Refusal
 from gateway.edge.answers import JSON, Answer, new_request_id, problem
+from gateway.requests_log import UNMATCHED, RequestLog
 from persistence.errors import LedgerUnavailableError
 from persistence.postgres.connect import UNREACHABLE
 
 # The statuses of Litestar's own errors that have a code of ours; other ones of the caller are bad_request.
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
+
+RATE_HEADERS = "rate_headers"  # the key, in the state of a request, of what its client is told of its rate
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -58,13 +61,10 @@ def answer_error(request: AnyRequest, error: Exception) -> Response[bytes]:
     """The exception handler of the application."""
     refusal = _refusal(error)
     if refusal.code == "internal":
-        log.error(
-            "request_failed",
-            method=request.method,
-            route=request.scope.get("path_template"),
-            request_id=request_id_of(request.scope),
-            exc_info=error,
-        )
+        route = request.scope.get("path_template") or UNMATCHED
+        requests: RequestLog = request.app.state.services.route.log
+        requests.exception(request_id_of(request.scope), request.method, route, error)
+    request.scope["state"]["code"] = refusal.code
     response = passed_on(problem(refusal, request_id_of(request.scope)))
     if isinstance(error, HTTPException) and error.headers and "allow" in error.headers:
         response.headers["allow"] = error.headers["allow"]
@@ -72,16 +72,30 @@ def answer_error(request: AnyRequest, error: Exception) -> Response[bytes]:
 
 
 async def complete_headers(message: Message, scope: Scope) -> None:
-    """Give every answer its Request-Id, and keep it from being stored unless it says otherwise itself."""
+    """Give every answer its Request-Id, and keep it from being stored unless it says otherwise itself. Methods that
+    are allowed are named whole.
+    """
     if message["type"] != "http.response.start":
         return
-    headers = list(message["headers"])
+    headers = [
+        (name, _allowed(value, scope) if name.lower() == b"allow" else value) for name, value in message["headers"]
+    ]
     names = {name.lower() for name, _ in headers}
     if b"request-id" not in names:
         headers.append((b"request-id", request_id_of(scope).encode()))
     if b"cache-control" not in names:
         headers.append((b"cache-control", b"no-store"))
+    headers += scope["state"].get(RATE_HEADERS, ())
     message["headers"] = headers
+
+
+def _allowed(told: bytes, scope: Scope) -> bytes:
+    """Every method of the route. Litestar's answer to OPTIONS knows those of the first handler only; and whoever has
+    GET has HEAD (see `Application`).
+    """
+    of_route = scope["litestar_app"].state.methods.get(scope.get("path_template"), ())
+    methods = {*told.decode().replace(" ", "").split(","), *of_route}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set()))).encode()
 
 
 def _refusal(error: Exception) -> Refusal:

@@ -63,6 +63,16 @@ PINCHED: dict[str, Any] = {
         }
     ]
 }
+ADJUSTMENT_IN: dict[str, Any] = {"delta": -3, "reason": "broken in the warehouse"}
+MOVEMENT: dict[str, Any] = {
+    "movement_id": 4711,
+    "sku": "85123A",
+    "delta": -3,
+    "total": 997,
+    "actor": "client:shop",
+    "at": "2026-11-10T09:30:00.125Z",
+    "reason": "broken in the warehouse",
+}
 AVAILABILITY: dict[str, Any] = {
     "items": [{"sku": "85123A", "availability": "low"}, {"sku": "22423", "availability": "sold_out"}]
 }
@@ -97,3 +107,13 @@ SALE_REPORT: dict[str, Any] = {
     "units_per_second": {"peak": 612, "mean": 505.0},
     "refusals": {"limit_reached": 12, "sale_not_open": 51230, "sold_out": 98211},
 }
+CLIENT_IN: dict[str, Any] = {"name": "app", "scopes": ["orders:read", "orders:write"], "channels": ["app"]}
+TOKEN: dict[str, Any] = {
+    "token_id": 12,
+    "created_at": "2026-11-10T09:30:00.125Z",
+    "expires_at": "2027-11-10T00:00:00.000Z",
+    "last_used_at": None,
+    "revoked_at": None,
+}
+CLIENT: dict[str, Any] = {**CLIENT_IN, "version": 1, "created_at": "2026-11-10T09:30:00.125Z", "tokens": [TOKEN]}
+SHOWN_ONCE = "fg_EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE-EXA"

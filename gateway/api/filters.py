@@ -2,6 +2,7 @@
 could have is refused, so nothing that PostgreSQL cannot take reaches it.
 """
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, get_args
 
@@ -17,11 +18,13 @@ from gateway.api.operations import Parameter
 from gateway.api.reading import LIMIT, LIMIT_DEFAULT, is_sku
 from gateway.api.shapes import Status
 from gateway.domain.access import Client
-from gateway.domain.keys import KEY_CHARS_MAX, Hasher, parse_key
+from gateway.domain.keys import KEY_CHARS_MAX, KEY_PATTERN, Hasher, parse_key
 from gateway.domain.outcomes import refuse
 
 STATUSES = get_args(Status)
 Channel = Annotated[str, Meta(pattern=f"^[a-z0-9-]{{1,{CHANNEL_CHARS_MAX}}}$")]
+SALE = "[a-z0-9-]{1,64}"
+Sale = Annotated[str, Meta(pattern=f"^{SALE}$")]
 ID_MS_MAX = 2**48 - 1  # an id's time has 48 bits
 
 
@@ -48,6 +51,10 @@ def _channel(text: str) -> str | None:
     return text if 1 <= len(text) <= CHANNEL_CHARS_MAX and CHANNEL.fullmatch(text) else None
 
 
+def _sale(text: str) -> str | None:
+    return text if re.fullmatch(SALE, text) else None
+
+
 def _floor(text: str) -> bytes | None:
     """The lowest id of an instant: a range of times is a range of ids."""
     try:
@@ -69,6 +76,7 @@ FILTERS = {
     ),
     "customer_id": Filter("customer_id", _reference, Reference, f"1 to {REFERENCE_CHARS_MAX} characters"),
     "external_id": Filter("external_id", _reference, Reference, f"1 to {REFERENCE_CHARS_MAX} characters"),
+    "sale_id": Filter("sale_id", _sale, Sale, "a-z, 0-9 and - only; orders of this sale"),
     "sku": Filter(
         "sku",
         lambda text: text if is_sku(text) else None,
@@ -81,7 +89,7 @@ FILTERS = {
 KEY_HINT = f"1 to {KEY_CHARS_MAX} visible ASCII characters, quoted or bare; the client's order under this key"
 PARAMETERS = (
     *(Parameter(name, "query", known.kind, known.hint) for name, known in FILTERS.items()),
-    Parameter("idempotency_key", "query", str, KEY_HINT),
+    Parameter("idempotency_key", "query", Annotated[str, Meta(pattern=KEY_PATTERN)], KEY_HINT),
     Parameter("limit", "query", LIMIT, f"Orders of a page; {LIMIT_DEFAULT} when left out"),
     Parameter("cursor", "query", str, "`next_cursor` of the page before, with the same filters"),
 )

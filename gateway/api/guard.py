@@ -10,7 +10,7 @@ from typing import Any
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
-from gateway.api.answers import AnyRequest
+from gateway.api.answers import RATE_HEADERS, AnyRequest
 from gateway.api.operations import OPERATION, Operation
 from gateway.api.reading import read_pairs
 from gateway.domain.access import Client
@@ -27,7 +27,10 @@ def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRoute
     operation: Operation = handler.opt[OPERATION]
     if not (operation.is_open or operation.checks_itself):
         services: Services = connection.app.state.services
-        connection.scope["state"]["client"] = _client(services, connection.headers.get("authorization", ""), operation)
+        client = _client(services, connection.headers.get("authorization", ""))
+        connection.scope["state"]["client"] = client
+        _check_rate(services, client, connection.scope["state"])
+        _check_scopes(client, operation)
     if operation.checks_query:
         _check_query(connection.scope["query_string"], operation)
 
@@ -38,13 +41,27 @@ def client_of(request: AnyRequest) -> Client:
     return client
 
 
-def _client(services: Services, header: str, operation: Operation) -> Client:
+def _client(services: Services, header: str) -> Client:
     client = services.access.find(header.encode("latin-1"), services.clock.now_s())
     if client is None:
         raise ProblemError(services.access.refusal())
+    return client
+
+
+def _check_rate(services: Services, client: Client, state: dict[str, Any]) -> None:
+    """Charge the client one request. Every answer to it says where it stands."""
+    allowance = services.rates.of(client)
+    if allowance is None:
+        return
+    refusal = allowance.refusal()
+    state[RATE_HEADERS] = allowance.headers(refusal)
+    if refusal is not None:
+        raise ProblemError(refusal)
+
+
+def _check_scopes(client: Client, operation: Operation) -> None:
     if operation.scopes and not any(client.may(scope) for scope in operation.scopes):
         raise refuse("scope_missing", f"the route needs the scope {' or '.join(operation.scopes)}")
-    return client
 
 
 def _check_query(query_string: bytes, operation: Operation) -> None:

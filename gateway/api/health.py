@@ -7,6 +7,7 @@ from litestar import Response, get
 from gateway.api.answers import AnyRequest, text_answer
 from gateway.api.operations import OPERATION, Operation, Parameter, Shown
 from gateway.api.reading import services_of
+from gateway.services import REQUIRED
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -23,7 +24,10 @@ READY = Operation(
     summary="Whether the worker can take orders",
     is_open=True,
     answers={200: Shown("It can", media_type="text/plain"), 503: Shown("It cannot", media_type="text/plain")},
-    parameters=(Parameter("verbose", "query", str, "Given: a line for each part, such as `[+]ledger ok`"),),
+    parameters=(
+        Parameter("verbose", "query", str, "Given: a line for each part, such as `[+]ledger ok`"),
+        Parameter("exclude", "query", str, "A part that does not count; may be given again"),
+    ),
 )
 
 
@@ -35,11 +39,17 @@ async def live() -> Response[bytes]:
 @get("/readyz", opt={OPERATION: READY})
 async def ready(request: AnyRequest) -> Response[bytes]:
     services = services_of(request)
-    parts, is_ready = services.ready(), services.takes_orders
+    parts, excluded = services.ready(), set(request.query_params.getall("exclude", []))
+    is_ready = all(parts[name] for name in REQUIRED - excluded)
     lines = ["ok" if is_ready else "not ready"]
     if "verbose" in request.query_params:
         faults = services.faults()
-        lines = [_line(name, usable=usable, fault=faults.get(name)) for name, usable in parts.items()]
+        lines = [
+            f"[+]{name} excluded: ok" if name in excluded else _line(name, usable=usable, fault=faults.get(name))
+            for name, usable in parts.items()
+        ]
+        if excluded - parts.keys():
+            lines.append("warn: a part that is to be excluded does not exist")
         lines.append("readyz check passed" if is_ready else "readyz check failed")
     return text_answer("\n".join(lines), TEXT, 200 if is_ready else 503)
 

@@ -14,11 +14,17 @@ from litestar.routes import BaseRoute, HTTPRoute
 
 from core_ext.codes import PROBLEMS
 from core_ext.shapes import OrderIn, Product
+from gateway.api.client_shapes import DOCUMENTED as CLIENTS_DOCUMENTED
+from gateway.api.links import Routed, links_of
+from gateway.api.movement_shapes import DOCUMENTED as MOVEMENTS_DOCUMENTED
 from gateway.api.operations import OPERATION, Operation, Parameter, Shown
 from gateway.api.order_bounds import bound
+from gateway.api.plain_text import plain, plain_inputs
 from gateway.api.sale_shapes import DOCUMENTED as SALES_DOCUMENTED
+from gateway.api.settings_shapes import DOCUMENTED as SETTINGS_DOCUMENTED
 from gateway.api.shapes import DOCUMENTED
 from gateway.domain.access import SCOPES
+from gateway.domain.keys import KEY_PATTERN
 from gateway.domain.outcomes import RETRY_AFTER_S, Refusal
 from gateway.edge.answers import problem_document
 from gateway.settings import Settings
@@ -27,19 +33,43 @@ TEMPLATE = "#/components/schemas/{name}"
 PROBLEM_TYPE = "application/problem+json"
 REQUEST_ID = {"description": "Names the request in logs and problems", "schema": {"type": "string"}}
 SECONDS = {"description": "In seconds", "schema": {"type": "integer"}, "example": RETRY_AFTER_S}
+RATE_HEADERS = {
+    "RateLimit-Policy": {
+        "description": "The rates of the client and of each of its customers, where it has some: "
+        "`q` requests in `w` seconds (draft-ietf-httpapi-ratelimit-headers)",
+        "schema": {"type": "string"},
+        "example": '"client";q=500;w=1, "customer";q=6;w=3',
+    },
+    "RateLimit": {
+        "description": "Where the client stands, or on a 429 the rate that was broken: "
+        "`r` requests may be sent at once, one more in `t` seconds",
+        "schema": {"type": "string"},
+        "example": '"client";r=99;t=1',
+    },
+}
 API_VERSION = "1"  # of the routes under /v1; additions leave it as it is
 DESCRIPTION = (
     "An order gateway for flash sales, with a full order-management system behind it. "
     "Money is in minor units, times are RFC 3339 in UTC."
 )
-TAGS = ("Orders", "Products", "Stock", "Sales", "Health", "Schema")  # in the order in which the page shows them
+# In the order in which the page shows them.
+TAGS = ("Orders", "Products", "Stock", "Sales", "Clients", "Settings", "Health", "Schema")
 Document = dict[str, Any]
 
 
 def build(routes: Sequence[BaseRoute], settings: Settings) -> Document:
     """The document of an application with these routes."""
     _, components = msgspec.json.schema_components(
-        (*DOCUMENTED, *SALES_DOCUMENTED, OrderIn, Product), ref_template=TEMPLATE
+        (
+            *DOCUMENTED,
+            *SALES_DOCUMENTED,
+            *MOVEMENTS_DOCUMENTED,
+            *CLIENTS_DOCUMENTED,
+            *SETTINGS_DOCUMENTED,
+            OrderIn,
+            Product,
+        ),
+        ref_template=TEMPLATE,
     )
     return {
         "openapi": "3.1.0",
@@ -53,23 +83,34 @@ def build(routes: Sequence[BaseRoute], settings: Settings) -> Document:
         "tags": [{"name": tag} for tag in TAGS],
         "paths": _paths(routes),
         "components": {
-            "schemas": bound(components),
-            "headers": {"RequestId": REQUEST_ID},
+            "schemas": plain_inputs(bound(components), _bodies(routes)),
+            "headers": {"RequestId": REQUEST_ID} | RATE_HEADERS,
             "parameters": {"IdempotencyKey": _key_parameter(settings.retention.key_days)},
             "securitySchemes": {"token": _token_scheme()},
         },
     }
 
 
+def _routed(routes: Sequence[BaseRoute]) -> list[Routed]:
+    return [
+        Routed(_method(handler), route.path_format, handler.opt[OPERATION])
+        for route in sorted(routes, key=lambda route: route.path_format)
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        if OPERATION in handler.opt
+    ]
+
+
+def _bodies(routes: Sequence[BaseRoute]) -> list[str]:
+    """The names of the shapes that come in."""
+    return [routed.operation.body.__name__ for routed in _routed(routes) if routed.operation.body is not None]
+
+
 def _paths(routes: Sequence[BaseRoute]) -> Document:
     paths: Document = {}
-    for route in sorted(routes, key=lambda route: route.path_format):
-        if not isinstance(route, HTTPRoute):
-            continue
-        for handler in route.route_handlers:
-            if OPERATION in handler.opt:
-                methods = paths.setdefault(route.path_format, {})
-                methods[_method(handler)] = _operation(handler.opt[OPERATION])
+    everything = _routed(routes)
+    for routed in everything:
+        paths.setdefault(routed.path, {})[routed.method] = _operation(routed, everything)
     return paths
 
 
@@ -78,7 +119,8 @@ def _method(handler: HTTPRouteHandler) -> str:
     return method.lower()
 
 
-def _operation(operation: Operation) -> Document:
+def _operation(routed: Routed, everything: list[Routed]) -> Document:
+    operation = routed.operation
     document: Document = {"operationId": operation.name, "tags": [operation.tag], "summary": operation.summary}
     description = [operation.description] if operation.description else []
     if operation.scopes:
@@ -86,7 +128,7 @@ def _operation(operation: Operation) -> Document:
     if description:
         document["description"] = " ".join(description)
     document["security"] = [] if operation.is_open else [{"token": []}]
-    parameters = [_parameter(parameter) for parameter in operation.parameters]
+    parameters = [_parameter(parameter, is_plain=operation.checks_query) for parameter in operation.parameters]
     if operation.keyed:
         parameters.append({"$ref": "#/components/parameters/IdempotencyKey"})
     if parameters:
@@ -95,6 +137,10 @@ def _operation(operation: Operation) -> Document:
         content = {"schema": _schema(operation.body), "example": operation.body_example}
         document["requestBody"] = {"required": True, "content": {"application/json": content}}
     document["responses"] = _responses(operation)
+    for status, shown in operation.answers.items():
+        links = links_of(routed, shown, everything)
+        if links:
+            document["responses"][str(status)]["links"] = links
     return document
 
 
@@ -102,6 +148,9 @@ def _responses(operation: Operation) -> Document:
     responses = {str(status): _shown(shown) for status, shown in operation.answers.items()}
     for status in sorted({PROBLEMS[code].status for code in operation.codes}):
         responses[str(status)] = _problem(status, [code for code in operation.codes if PROBLEMS[code].status == status])
+    for status_text, answer in responses.items():
+        if not operation.is_open and status_text != "401":
+            answer["headers"] |= {name: {"$ref": f"#/components/headers/{name}"} for name in RATE_HEADERS}
     return responses
 
 
@@ -124,19 +173,20 @@ def _problem(status: int, codes: list[str]) -> Document:
     answer = _shown(Shown("; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in codes)))
     if status == 401:
         answer["headers"]["WWW-Authenticate"] = {"description": "Bearer", "schema": {"type": "string"}}
-    if status == 503 or "sale_not_open" in codes:
+    if status in {429, 503} or "sale_not_open" in codes:
         answer["headers"]["Retry-After"] = SECONDS
     examples = {code: {"value": problem_document(Refusal(code), "1f0c9d2a7b3e-00000001")} for code in codes}
     content = {"schema": {"$ref": TEMPLATE.format(name="Problem")}, "examples": examples}
     return answer | {"content": {PROBLEM_TYPE: content}}
 
 
-def _parameter(parameter: Parameter) -> Document:
+def _parameter(parameter: Parameter, *, is_plain: bool) -> Document:
+    schema = _schema(parameter.kind)
     document: Document = {
         "name": parameter.name,
         "in": parameter.place,
         "description": parameter.description,
-        "schema": _schema(parameter.kind),
+        "schema": plain(schema) if is_plain and parameter.place == "query" else schema,
     }
     if parameter.required:
         document["required"] = True
@@ -154,7 +204,7 @@ def _key_parameter(key_days: int) -> Document:
             "1 to 255 visible ASCII characters, quoted (RFC 8941) or bare, the same key either way. "
             f"Each client has its own keys. A key is kept for {key_days} days."
         ),
-        "schema": {"type": "string", "minLength": 1, "maxLength": 512},
+        "schema": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": KEY_PATTERN},
         "example": '"4f0a1c9e-2b7d-4a53-9a7e-0d2f6c8b1e35"',
         "x-retention-days": key_days,
     }

@@ -2,7 +2,7 @@
 OpenAPI document everything else, so that what is documented is what is enforced.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -30,6 +30,9 @@ class Parameter(Struct, frozen=True):
     example: Any = None
 
 
+ETAG_PATTERN = '"[1-9][0-9]{0,8}"'  # versions start at 1 and never get near PostgreSQL's largest integer
+Etag = Annotated[str, Meta(pattern=f"^{ETAG_PATTERN}$")]
+
 SKU = Parameter(
     "sku",
     "path",
@@ -39,10 +42,10 @@ SKU = Parameter(
     example="85123A",
 )
 IF_MATCH = Parameter(
-    "If-Match", "header", str, "The ETag of the version that the change is meant for; any when left out", example='"3"'
+    "If-Match", "header", Etag, "The ETag of the version that the change is meant for; any when left out", example='"3"'
 )
 IF_NONE_MATCH = Parameter(
-    "If-None-Match", "header", str, "`*`: only when there is nothing there yet; 412 otherwise", example="*"
+    "If-None-Match", "header", Literal["*"], "`*`: only when there is nothing there yet; 412 otherwise", example="*"
 )
 
 
@@ -89,7 +92,7 @@ class Operation(Struct, frozen=True):
         if self.body is not None:
             codes += BODY_PROBLEMS
         if not self.is_open:
-            codes.append("unauthenticated")
+            codes += ["unauthenticated", "rate_limited"]
         if self.checks_query:
             codes.append("bad_parameter")
         if self.scopes:

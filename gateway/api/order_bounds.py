@@ -28,7 +28,7 @@ PRICED = "Needs the scope orders:price"
 REFERENCE: Schema = {"minLength": 1, "maxLength": REFERENCE_CHARS_MAX}
 METADATA: Schema = {
     "maxProperties": METADATA_PAIRS_MAX,
-    "propertyNames": {"minLength": 1, "maxLength": METADATA_KEY_CHARS_MAX},
+    "propertyNames": {"type": "string", "minLength": 1, "maxLength": METADATA_KEY_CHARS_MAX},
     "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE_CHARS_MAX},
 }
 BOUNDS: dict[str, dict[str, Schema]] = {

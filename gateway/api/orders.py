@@ -5,7 +5,6 @@ A list is for looking things up. It is no change feed: those who need every chan
 """
 
 from collections.abc import Sequence
-from urllib.parse import urlencode
 
 import msgspec
 from litestar import Response, get, post
@@ -17,18 +16,16 @@ from gateway.api import examples, shapes
 from gateway.api.answers import AnyRequest, etag, json_answer, passed_on
 from gateway.api.filters import PARAMETERS, filters_of
 from gateway.api.guard import client_of
-from gateway.api.operations import OPERATION, Operation, Parameter, Shown
+from gateway.api.operations import OPERATION, Etag, Operation, Parameter, Shown
+from gateway.api.paging import LINK, read_page
 from gateway.api.reading import (
     read_json,
-    read_limit,
     read_query,
     read_required_match,
     receive_of,
     services_of,
 )
 from gateway.domain.access import Client
-from gateway.domain.cursors import Digest, decode_cursor, encode_cursor
-from gateway.domain.keys import Hasher
 from gateway.domain.outcomes import ProblemError, refuse
 from gateway.edge.requests import read_headers
 from gateway.orders import body_of, event_of
@@ -117,7 +114,7 @@ CANCEL = Operation(
     problems=("not_found", "precondition_required", "version_mismatch", "not_cancellable", "ledger_away"),
     parameters=(
         ORDER_ID,
-        Parameter("If-Match", "header", str, "The ETag of the order", required=True, example='"1"'),
+        Parameter("If-Match", "header", Etag, "The ETag of the order", required=True, example='"1"'),
     ),
 )
 LIST = Operation(
@@ -130,7 +127,7 @@ LIST = Operation(
         200: Shown(
             "A page",
             shapes.OrderPage,
-            headers={"Link": 'The next page, `rel="next"`, when there is one'},
+            headers=LINK,
             example={"items": [examples.ORDER], "next_cursor": None},
         )
     },
@@ -179,18 +176,14 @@ async def cancel_order(request: AnyRequest, order_id: FromPath[str]) -> Response
 async def list_orders(request: AnyRequest) -> Response[bytes]:
     services, client = services_of(request), client_of(request)
     query = read_query(request)
-    limit = read_limit(query)
     filters = filters_of(query, services.hasher, client)
-    digest, binding = _digest(services.hasher, client), _binding(query, client)
-    if "cursor" in query:
-        position = decode_cursor(digest, binding, query["cursor"])
-        if position is None:
-            raise refuse("bad_cursor")
-        filters["before_id"] = position
-    orders = await services.book.page(filters, limit + 1)
-    page = orders[:limit]
-    cursor = encode_cursor(digest, binding, page[-1].id) if len(orders) > limit else None
-    return json_answer(_page(page, client, cursor), headers=_link(query, cursor))
+    page = read_page(request, CURSOR_ROUTE, _binding(query, client))
+    if page.position:
+        filters["before_id"] = page.position
+    found = await services.book.page(filters, page.limit + 1)
+    orders = found[: page.limit]
+    cursor = page.cursor(orders[-1].id) if len(found) > page.limit else None
+    return json_answer(_page(orders, client, cursor), headers=page.link(PATH, cursor))
 
 
 async def _not_cancelled(
@@ -229,15 +222,7 @@ def _page(orders: Sequence[Order], client: Client, cursor: str | None) -> bytes:
     return b'{"items":[%s],"next_cursor":%s}' % (items, msgspec.json.encode(cursor))
 
 
-def _link(query: dict[str, str], cursor: str | None) -> dict[str, str]:
-    return {} if cursor is None else {"link": f'<{PATH}?{urlencode(query | {"cursor": cursor})}>; rel="next"'}
-
-
 def _binding(query: dict[str, str], client: Client) -> bytes:
     """What a cursor belongs to: the filters, and how far the client sees."""
     filters = sorted((name, value) for name, value in query.items() if name not in ("cursor", "limit"))
     return msgspec.json.encode([client.may("orders:read:all"), filters])
-
-
-def _digest(hasher: Hasher, client: Client) -> Digest:
-    return lambda text: hasher.key_hash(client.client_id, text, CURSOR_ROUTE)

@@ -3,7 +3,7 @@ and never repeats a value, which may be personal.
 """
 
 import re
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
@@ -13,6 +13,8 @@ from core_ext.limits import SKU_CHARS_MAX
 from core_ext.reference.validation import CONTROL
 from gateway.api.answers import AnyRequest
 from gateway.api.faults import find_faults
+from gateway.api.operations import ETAG_PATTERN
+from gateway.domain.keys import KEY_CHARS_MAX, parse_key
 from gateway.domain.outcomes import ProblemError, Refusal, refuse
 from gateway.edge.requests import Receive, is_json, read_body, read_headers
 from gateway.services import Services
@@ -24,7 +26,7 @@ LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
 LIMIT = Annotated[int, Meta(ge=1, le=LIMIT_MAX)]
 
-_ETAG = re.compile(r'"([1-9][0-9]{0,8})"')  # versions start at 1 and never get near PostgreSQL's largest integer
+_ETAG = re.compile(ETAG_PATTERN)
 
 Body = TypeVar("Body", bound=Struct)
 
@@ -91,7 +93,7 @@ def read_if_match(request: AnyRequest) -> int | None:
         raise refuse("bad_request", "If-Match takes one ETag")
     if matched is None:
         raise refuse("version_mismatch", "If-Match is not an ETag of ours")
-    return int(matched.group(1))
+    return int(matched.group().strip('"'))
 
 
 def read_precondition(request: AnyRequest) -> int | None:
@@ -100,8 +102,10 @@ def read_precondition(request: AnyRequest) -> int | None:
     version = read_if_match(request)
     if not values:
         return version
-    if version is not None or [value.strip() for value in values] != ["*"]:
-        raise refuse("bad_request", "If-None-Match takes * and stands without If-Match")
+    if [value.strip() for value in values] != ["*"]:
+        raise refuse("bad_request", "If-None-Match takes *")
+    if version is not None:
+        raise refuse("version_mismatch", "no version of it is there, and nothing is there: never both")
     return 0
 
 
@@ -118,8 +122,24 @@ def read_required_match(request: AnyRequest) -> int:
     return version
 
 
+def read_key(request: AnyRequest) -> bytes:
+    """The Idempotency-Key of a route that cannot do without one."""
+    headers = read_headers(request.scope["headers"])
+    if headers.key is None:
+        raise refuse("key_missing")
+    key = parse_key(headers.key) if headers.keys == 1 else None
+    if key is None:
+        raise refuse("key_invalid", f"a key is 1 to {KEY_CHARS_MAX} visible ASCII characters and stands there once")
+    return key
+
+
 async def read_json(request: AnyRequest, shape: type[Body]) -> Body:
     """The body as `shape`, with every fault named at once."""
+    return parse_json(await read_raw(request), shape)
+
+
+async def read_raw(request: AnyRequest) -> bytes:
+    """The body as it was sent, which says that it is JSON."""
     headers = read_headers(request.scope["headers"])
     if not is_json(headers.content_type):
         raise refuse("unsupported_media_type")
@@ -127,14 +147,24 @@ async def read_json(request: AnyRequest, shape: type[Body]) -> Body:
     body = await read_body(receive_of(request), headers.length, BODY_BYTES_MAX, timeout_s)
     if isinstance(body, Refusal):
         raise ProblemError(body)
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        # Beside its own error msgspec raises UnicodeDecodeError (msgspec #714), ValueError for digits without end,
-        # RecursionError for nesting.
-        raise refuse("malformed_json") from error
+    return body
+
+
+def parse_json(body: bytes, shape: type[Body]) -> Body:
+    """What a body says, as `read_json` does."""
+    document = decode_json(body)
     faults = find_faults(document, shape)
     if faults:
         errors = tuple({"detail": fault.detail, "pointer": fault.pointer, "code": fault.code} for fault in faults)
         raise ProblemError(Refusal("invalid", "the body is not valid", errors))
     return msgspec.convert(document, shape)
+
+
+def decode_json(body: bytes) -> Any:
+    """A body as JSON, whatever it says."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        # Beside its own error msgspec raises UnicodeDecodeError (msgspec #714), ValueError for digits without end,
+        # RecursionError for nesting.
+        raise refuse("malformed_json") from error

@@ -50,7 +50,7 @@ ID_DETAIL = "a sale's id has 1 to 64 characters of a-z, 0-9 and -"
 # Outcome of a put -> (code of the entry, member of the item at fault, what is wrong with it).
 AT_FAULT = {
     "unknown_sku": ("unknown_sku", "sku", "is not in the catalogue"),
-    "not_stocked": ("wrong_type", "sku", "is sold without stock"),
+    "not_stocked": ("not_stocked", "sku", "is sold without stock"),
     "below_held": ("out_of_range", "units", "fewer than are held or promised"),
 }
 

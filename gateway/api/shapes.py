@@ -230,6 +230,9 @@ class Problem(Struct, omit_defaults=True):
     detail: str | None = None
     errors: list[ProblemEntry] | None = None
     opens_at: Annotated[datetime, Meta(description="When the sale opens; of `sale_not_open`")] | None = None
+    violated_policies: (
+        Annotated[list[Literal["client", "customer"]], Meta(description="Whose rate it is; of `rate_limited`")] | None
+    ) = None
 
 
 DOCUMENTED: tuple[Any, ...] = (

@@ -97,7 +97,7 @@ async def set_stock(request: AnyRequest) -> Response[bytes]:
     if sku is None or product is None:
         raise refuse("not_found", "there is no such product")
     if not product["stocked"]:
-        entry = {"detail": "the product is sold without stock", "pointer": "#/total", "code": "wrong_type"}
+        entry = {"detail": "the product is sold without stock", "pointer": "#/total", "code": "not_stocked"}
         raise ProblemError(Refusal("invalid", entry["detail"], (entry,)))
     await _set_total(services, sku, wanted, client_of(request).actor, if_version)
     if wanted.shards is not None:
@@ -156,10 +156,11 @@ async def _set_total(services: Services, sku: str, wanted: shapes.StockIn, actor
             return
         if outcome == "version_mismatch":
             raise mismatch(if_version)
-    raise await _below_held(services, sku)
+    raise await below_held(services, sku)
 
 
-async def _below_held(services: Services, sku: str) -> ProblemError:
+async def below_held(services: Services, sku: str) -> ProblemError:
+    """The error of a total that would go below what is held or in workers' hands."""
     (row,) = await stock.show(services.pool, [sku])
     units = _units(row, shapes.Stock)
     lowest = units["total"] - units["free"]

@@ -10,15 +10,15 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import asyncpg
 import click
 import structlog
+from structlog.typing import EventDict, Processor
 
 from deploy.local.edge import read_token
 from deploy.local.folder import DataFolder
 from gateway.cli.edge import EdgeError
 from gateway.cli.local import Command, config_option, data_option, load_or_exit
-from persistence.errors import Unavailable
+from gateway.cli.refusals import told
 from persistence.postgres.clients import ClientError
 
 URL_VARIABLE = "FLOODGATE_URL"
@@ -84,17 +84,29 @@ def edge_address(url: str | None, token_file: Path | None, data: Path) -> EdgeAd
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a command's work; what can go wrong outside of it becomes a message."""
     # Standard output belongs to the answer; the stream is looked up anew for each line.
-    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    structlog.configure(
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        processors=[_once(), structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(colors=False)],
+    )
     try:
-        return asyncio.run(work)
-    except (Unavailable, EdgeError, ClientError) as error:
+        with told():
+            return asyncio.run(work)
+    except (EdgeError, ClientError) as error:
         raise click.ClickException(str(error)) from error
-    except asyncpg.UndefinedTableError as error:
-        raise click.ClickException(f"the ledger has no schema yet ({error}): run `floodgate migrate`") from error
-    except asyncpg.PostgresError as error:
-        raise click.ClickException(f"PostgreSQL refuses: {error}") from error
-    except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
+
+
+def _once() -> Processor:
+    """Leaves out a line that was said before: what is tried again and again fails in the same way."""
+    said: set[tuple[object, object]] = set()
+
+    def processor(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        line = (event["event"], event.get("error"))
+        if line in said:
+            raise structlog.DropEvent
+        said.add(line)
+        return event
+
+    return processor
 
 
 def _local(data: Path, server: str) -> str:

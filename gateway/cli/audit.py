@@ -10,10 +10,15 @@ from pathlib import Path
 import click
 
 from gateway.cli import address, terminal
+from gateway.cli.examples import examples
 from persistence.postgres.audit import Finding, Report
 from persistence.postgres.audit import audit as check
 
 
+@examples(
+    "floodgate audit",
+    "floodgate audit --json | jq .clean",
+)
 @click.command()
 @address.json_option
 @address.servers_options

@@ -8,6 +8,7 @@ force at every gateway within a second.
 import datetime as dt
 import re
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import click
@@ -16,12 +17,16 @@ from core_ext.limits import CHANNEL_CHARS_MAX
 from deploy.local.edge import read_token
 from deploy.local.folder import write_private
 from gateway.cli import address, terminal
+from gateway.cli.examples import examples
 from gateway.domain.access import ANY_CHANNEL, SCOPES, new_token, token_hash
 from persistence.postgres import clients
+from persistence.postgres.clients import NameTakenError, StoredClient
 from persistence.postgres.connect import connect
 
 ALL = "all"
 CONNECTION_NAME = "fg-cli"
+HEADS = ("name", "token", "expires", "last used", "channels", "scopes")
+TOKEN = ("token_id", "created_at", "expires_at", "last_used_at", "revoked_at")
 NAME = re.compile("[a-z0-9-]{1,64}")
 CHANNEL = re.compile(f"[a-z0-9-]{{1,{CHANNEL_CHARS_MAX}}}")
 
@@ -34,11 +39,19 @@ token_file_option = click.option(
 expires_option = click.option("--expires-days", type=click.IntRange(1, 36500), default=None, help="[default: never]")
 
 
+@examples(
+    "floodgate client list",
+    "floodgate client add shop --scope orders:write --channel app --token-file shop.token",
+)
 @click.group()
 def client() -> None:
     """Make, rotate and revoke the tokens of API clients."""
 
 
+@examples(
+    "floodgate client add shop --scope orders:write --scope orders:read --channel app",
+    "floodgate client add ops --scope all --channel '*' --token-file ops.token",
+)
 @client.command(epilog="Scopes: " + "; ".join(f"{scope} - {allows}" for scope, allows in SCOPES.items()) + ".")
 @click.argument("name", callback=lambda _ctx, _param, value: _named(value))
 @click.option(
@@ -77,49 +90,68 @@ def add(
     _say_token(address.run(work), token_file)
 
 
+@examples(
+    "floodgate client rotate shop",
+    "floodgate client rotate shop --expires-days 90 --token-file shop.token",
+)
 @client.command()
 @click.argument("name")
 @expires_option
 @token_file_option
 @address.servers_options
 def rotate(name: str, expires_days: int | None, token_file: Path | None, data: Path, config: Path | None) -> None:
-    """Give a client a second token; revoke the first one when nothing uses it any more."""
+    """Give a client a second token.
+
+    Revoke the first one when nothing uses it any more.
+    """
     _say_token(
         address.run(_rotate(address.ledger_url(data, config), name, _expiry(expires_days), token_file)), token_file
     )
 
 
+@examples(
+    "floodgate client revoke shop --token-file old.token",
+    "floodgate client revoke shop --all",
+)
 @client.command()
 @click.argument("name")
 @click.option("--all", "everything", is_flag=True, help="End every token of the client.")
 @click.option(
     "--token-file", type=click.Path(dir_okay=False, path_type=Path), default=None, help="End the token in this file."
 )
+@click.option("--token-id", type=click.IntRange(1), default=None, help="End the token with this number.")
 @address.servers_options
-def revoke(name: str, token_file: Path | None, data: Path, config: Path | None, *, everything: bool) -> None:
+def revoke(
+    name: str, token_file: Path | None, token_id: int | None, data: Path, config: Path | None, *, everything: bool
+) -> None:
     """End tokens of a client."""
-    if everything == (token_file is not None):
-        raise click.UsageError("name the tokens to end: either --all or --token-file FILE")
+    if [everything, token_file is not None, token_id is not None].count(True) != 1:
+        raise click.UsageError("name the tokens to end: one of --all, --token-file FILE and --token-id N")
     hash_ = _hash_in(token_file) if token_file else None
-    ended = address.run(_revoke(address.ledger_url(data, config), name, hash_))
-    if token_file and not ended:
-        raise click.ClickException(f"the token in {token_file} is no live token of {name}")
+    ended = address.run(_revoke(address.ledger_url(data, config), name, hash_, token_id))
+    if not (everything or ended):
+        which = f"in {token_file}" if token_file else f"with the number {token_id}"
+        raise click.ClickException(f"the token {which} is no live token of {name}")
     click.echo(f"{ended} tokens of {name} are revoked; no gateway takes them after a second.")
 
 
+@examples(
+    "floodgate client list",
+    "floodgate client list --json",
+)
 @client.command("list")
 @address.json_option
 @address.servers_options
 def list_clients(data: Path, config: Path | None, *, as_json: bool) -> None:
-    """List the clients."""
-    found = [dict(row) for row in address.run(_list(address.ledger_url(data, config)))]
+    """List the clients with their live tokens.
+
+    Until when each token is good, and when it was used last.
+    """
+    found = address.run(_list(address.ledger_url(data, config)))
     if as_json:
-        terminal.say_json({"items": found})
-        return
-    heads = ("name", "tokens", "channels", "scopes")
-    terminal.say_table(
-        heads, [(row["name"], row["tokens"], " ".join(row["channels"]), " ".join(row["scopes"])) for row in found]
-    )
+        terminal.say_json({"items": [_told(stored) for stored in found]})
+    else:
+        terminal.say_table(HEADS, [row for stored in found for row in _rows(stored)])
 
 
 async def _add(
@@ -144,11 +176,25 @@ async def _add(
                 await clients.revoke(connection, name, None)
                 await clients.rotate(connection, name, token_hash(token), expires_at)
             else:
-                await clients.add(connection, name, scopes, channels, token_hash(token), expires_at)
+                await _make(connection, name, scopes, channels, token, expires_at)
             _keep(token, token_file)
         return token
     finally:
         await connection.close()
+
+
+async def _make(
+    connection: asyncpg.Connection,
+    name: str,
+    scopes: list[str],
+    channels: list[str],
+    token: str,
+    expires_at: dt.datetime | None,
+) -> None:
+    try:
+        await clients.add(connection, name, scopes, channels, token_hash(token), expires_at)
+    except NameTakenError as error:
+        raise click.ClickException(f"{error}; `floodgate client rotate {name}` gives it another token") from error
 
 
 async def _rotate(url: str, name: str, expires_at: dt.datetime | None, token_file: Path | None) -> str:
@@ -163,18 +209,18 @@ async def _rotate(url: str, name: str, expires_at: dt.datetime | None, token_fil
         await connection.close()
 
 
-async def _revoke(url: str, name: str, hash_: bytes | None) -> int:
+async def _revoke(url: str, name: str, hash_: bytes | None, token_id: int | None) -> int:
     connection = await connect(url, CONNECTION_NAME)
     try:
-        return await clients.revoke(connection, name, hash_)
+        return await clients.revoke(connection, name, hash_, token_id)
     finally:
         await connection.close()
 
 
-async def _list(url: str) -> list[asyncpg.Record]:
+async def _list(url: str) -> list[StoredClient]:
     connection = await connect(url, CONNECTION_NAME)
     try:
-        return await clients.list_clients(connection)
+        return await clients.page(connection, "", None)
     finally:
         await connection.close()
 
@@ -200,6 +246,28 @@ def _say_token(token: str | None, token_file: Path | None) -> None:
     else:
         click.echo(token)
         click.echo("This token is shown once; it is in force within a second.", err=True)
+
+
+def _told(stored: StoredClient) -> dict[str, Any]:
+    """A client as `GET /v1/clients` tells it."""
+    client = dict(stored.client)
+    del client["client_id"]
+    return client | {"tokens": [{name: token[name] for name in TOKEN} for token in stored.tokens]}
+
+
+def _rows(stored: StoredClient) -> list[tuple[object, ...]]:
+    """The client's lines of the table: one for each live token, or one that says that there is none."""
+    client = stored.client
+    terms = (" ".join(client["channels"]), " ".join(client["scopes"]))
+    live = [token for token in stored.tokens if token["is_live"]]
+    rows: list[tuple[object, ...]] = [
+        (str(token["token_id"]), _moment(token["expires_at"]), _moment(token["last_used_at"])) for token in live
+    ]
+    return [(client["name"], *row, *terms) for row in rows or [(None, None, None)]]
+
+
+def _moment(at: dt.datetime | None) -> str | None:
+    return None if at is None else f"{at:%Y-%m-%d %H:%M}Z"
 
 
 def _hash_in(token_file: Path) -> bytes:

@@ -23,6 +23,10 @@ ANSWER_WAIT_S = 60.0  # how long a request of a long command is asked again
 SHORT_WAIT_S = 5.0  # the same for a command that somebody waits for
 PAUSE_S_MIN = 0.1
 PAUSE_S_MAX = 5.0
+PERMISSION = {
+    401: "Name the file of a live token with --token-file; `floodgate client rotate NAME` makes one",
+    403: "Use the token of a client that may; `floodgate client list` shows what each may",
+}
 CONNECT_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError)
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -121,7 +125,8 @@ class Edge:
             wait_s = max(asked_s, random.uniform(pause_s / 2, pause_s))  # noqa: S311 - spreads retries, guards nothing
             if time.monotonic() + wait_s > deadline:
                 raise EdgeError(
-                    f"{method} {path}: {self.url} gave no final answer for {self._wait_s:.0f} s. Last: {complaint}"
+                    f"{method} {path}: {self.url} gave no final answer for {self._wait_s:.0f} s. Last: {complaint}."
+                    " `floodgate status` says whether a local system runs, /readyz?verbose why one does not answer"
                 )
             await self._sleep(wait_s)
             pause_s = min(pause_s * 2, PAUSE_S_MAX)
@@ -137,7 +142,7 @@ class Edge:
 
     def _permitted(self, answer: Answer) -> Answer:
         if answer.status in {401, 403}:
-            raise EdgeError(f"{self.url} does not permit it: {answer.complaint}")
+            raise EdgeError(f"{self.url} does not permit it: {answer.complaint}. {PERMISSION[answer.status]}")
         return answer
 
 

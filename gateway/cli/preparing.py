@@ -17,6 +17,9 @@ Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
 
 
+KNOWN = "`floodgate product list` and `floodgate sale list` show what there is, `floodgate stock set` makes stock"
+
+
 class Prepared(NamedTuple):
     """What one of the goods needed: whether its product and its stock were written."""
 
@@ -55,7 +58,7 @@ async def ensure_goods(edge: Asks, goods: Goods) -> Prepared:
 def accepted(answer: Answer, what: str) -> Any:
     """The document of an answer that has to be a success. Raises EdgeError."""
     if not answer.ok:
-        raise EdgeError(f"{what}: {answer.complaint}")
+        raise EdgeError(f"{what}: {answer.complaint}" + (f". {KNOWN}" if answer.status == 404 else ""))
     return answer.document
 
 

@@ -13,6 +13,7 @@ import click
 from gateway.cli import address, terminal
 from gateway.cli.address import EdgeAddress
 from gateway.cli.edge import SHORT_WAIT_S, Answer, Edge
+from gateway.cli.examples import examples
 from gateway.cli.preparing import accepted, at_once, product_path, stock_path
 from gateway.cli.products_file import ProductsFileError, Row, read
 
@@ -21,11 +22,20 @@ PAGE = 200
 FAILURES_SHOWN = 20
 
 
+@examples(
+    "floodgate product list",
+    "floodgate product set MUG-001 --price 3900 --currency CNY",
+)
 @click.group()
 def product() -> None:
     """Show and change the catalogue."""
 
 
+@examples(
+    'floodgate product set MUG-001 --price 3900 --currency CNY --title "A mug"',
+    "floodgate product set MUG-001 --price 3500 --currency CNY --limit 2",
+    "floodgate product set GIFT-WRAP --price 500 --currency CNY --no-stock",
+)
 @product.command("set")
 @click.argument("sku")
 @click.option("--price", type=int, required=True, metavar="MINOR", help="Price in minor units (1999 is 19.99).")
@@ -71,14 +81,19 @@ def set_product(
     _say(found, as_json=as_json)
 
 
+@examples(
+    "floodgate product load products.csv",
+    "floodgate product load products.ndjson --json",
+)
 @product.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @address.json_option
 @address.edge_options
 def load(file: Path, url: str | None, token_file: Path | None, data: Path, *, as_json: bool) -> None:
-    """Put the products of a file: CSV (header sku,title,price,currency[,stocked][,active][,units]) or NDJSON.
+    """Put the products of a file.
 
-    Where `units` is given it becomes the total of the stock.
+    CSV with the header sku,title,price,currency[,stocked][,active][,units], or NDJSON with the same names. Where
+    `units` is given it becomes the total of the stock.
     """
     target = address.edge_address(url, token_file, data)
     try:
@@ -96,6 +111,10 @@ def load(file: Path, url: str | None, token_file: Path | None, data: Path, *, as
         raise click.ClickException(f"{len(failures)} rows of {file} were refused:\n{shown}")
 
 
+@examples(
+    "floodgate product show MUG-001",
+    "floodgate product show MUG-001 --json",
+)
 @product.command()
 @click.argument("sku")
 @address.json_option
@@ -106,6 +125,10 @@ def show(sku: str, url: str | None, token_file: Path | None, data: Path, *, as_j
     _say(address.run(_show(target, sku)), as_json=as_json)
 
 
+@examples(
+    "floodgate product list",
+    "floodgate product list --json | jq '.items[].sku'",
+)
 @product.command("list")
 @address.json_option
 @address.edge_options

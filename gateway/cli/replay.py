@@ -16,6 +16,7 @@ from gateway.channels.feed import ChannelError, Feed, Reader
 from gateway.cli import address, terminal
 from gateway.cli.address import EdgeAddress
 from gateway.cli.edge import Edge
+from gateway.cli.examples import examples
 from gateway.cli.preparing import at_once, ensure_goods
 from gateway.cli.sending import Result, send
 
@@ -23,6 +24,10 @@ CHANNELS: dict[str, Reader] = {online_retail.NAME: online_retail.read}
 GZIP_MAGIC = b"\x1f\x8b"
 
 
+@examples(
+    "floodgate replay online_retail.csv.gz --channel online-retail --prepare",
+    "floodgate replay online_retail.csv.gz --channel online-retail --rate 200 --json",
+)
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--channel", type=click.Choice(list(CHANNELS)), required=True, help="Whose format the file has.")

@@ -16,6 +16,7 @@ from core_ext.shapes import Time
 from gateway.cli import address, terminal
 from gateway.cli.address import EdgeAddress
 from gateway.cli.edge import SHORT_WAIT_S, Edge, EdgeError
+from gateway.cli.examples import examples
 from gateway.cli.preparing import accepted
 
 COLUMNS = ("sale_id", "title", "state", "starts_at", "ends_at", "version")
@@ -30,7 +31,6 @@ REPORT_LINES = (
     "first_unit_at",
     "last_unit_at",
 )
-EXAMPLE = "Example: floodgate sale create double-11 --starts +30s --ends +2h --item MUG-001:3900:500:2"
 PAGE = 200
 ITEM = re.compile(r"(.+?):([0-9]+):([0-9]+)(?::([0-9]+))?")
 RELATIVE = re.compile(r"\+([0-9]{1,9})(s|m|h|d)")
@@ -38,12 +38,20 @@ TIME_FORMS = "2026-11-11T00:00:00+08:00, or from now on +30s, +2m, +1h, +1d"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+@examples(
+    "floodgate sale list",
+    "floodgate sale create double-11 --starts +30s --ends +2h --item MUG-001:3900:500:2",
+)
 @click.group()
 def sale() -> None:
     """Make, open, close and report sales."""
 
 
-@sale.command(epilog=EXAMPLE)
+@examples(
+    "floodgate sale create double-11 --starts +30s --ends +2h --item MUG-001:3900:500:2",
+    "floodgate sale create double-11 --file sale.json --replace",
+)
+@sale.command()
 @click.argument("sale_id", metavar="ID")
 @click.option("--starts", metavar="T", help=f"{TIME_FORMS}.")
 @click.option("--ends", metavar="T", help="The same.")
@@ -91,6 +99,10 @@ def create(
     _say(address.run(_create(target, sale_id, wanted, replace=replace)), as_json=as_json)
 
 
+@examples(
+    "floodgate sale show double-11",
+    "floodgate sale show double-11 --json",
+)
 @sale.command()
 @click.argument("sale_id", metavar="ID")
 @address.json_option
@@ -101,6 +113,10 @@ def show(sale_id: str, url: str | None, token_file: Path | None, data: Path, *, 
     _say(address.run(_ask(target, "GET", _path(sale_id), sale_id)), as_json=as_json)
 
 
+@examples(
+    "floodgate sale list",
+    "floodgate sale list --json",
+)
 @sale.command("list")
 @address.json_option
 @address.edge_options
@@ -113,6 +129,7 @@ def list_sales(url: str | None, token_file: Path | None, data: Path, *, as_json:
         terminal.say_table(COLUMNS, [[item[column] for column in COLUMNS] for item in found])
 
 
+@examples("floodgate sale open double-11")
 @sale.command("open")
 @click.argument("sale_id", metavar="ID")
 @address.json_option
@@ -123,6 +140,7 @@ def open_sale(sale_id: str, url: str | None, token_file: Path | None, data: Path
     _say(address.run(_ask(target, "POST", f"{_path(sale_id)}/open", sale_id)), as_json=as_json)
 
 
+@examples("floodgate sale close double-11")
 @sale.command()
 @click.argument("sale_id", metavar="ID")
 @address.json_option
@@ -133,6 +151,10 @@ def close(sale_id: str, url: str | None, token_file: Path | None, data: Path, *,
     _say(address.run(_ask(target, "POST", f"{_path(sale_id)}/close", sale_id)), as_json=as_json)
 
 
+@examples(
+    "floodgate sale report double-11",
+    "floodgate sale report double-11 --json",
+)
 @sale.command()
 @click.argument("sale_id", metavar="ID")
 @address.json_option

@@ -14,12 +14,17 @@ from pathlib import Path
 import click
 
 from deploy.local.ports import refusal
+from gateway.cli.examples import examples
 from gateway.cli.starting import config_option, load_or_exit
 from gateway.settings import CONFIG_VARIABLE, WORKERS_MAX
 from gateway.slots import Slots, make_memory
 from gateway.workers import SIGNALS, SLOTS, Supervisor, receive_signal, start_worker
 
 
+@examples(
+    "floodgate serve --config floodgate.toml",
+    "floodgate serve --config floodgate.toml --port 8081 --workers 4",
+)
 @click.command()
 @config_option
 @click.option("--host", help="Address to listen on.")

@@ -17,11 +17,13 @@ from typing import Any
 import click
 
 from deploy.local import page, process_table
+from deploy.local.accounts import PUBLIC_NAME
 from deploy.local.edge import is_ready, read_token
 from deploy.local.failure import StackError
-from deploy.local.folder import UP_LOG, DataFolder
+from deploy.local.folder import MARKER, UP_LOG, DataFolder, already_runs
 from deploy.local.process import open_log, tail_of
 from deploy.local.stack import COMMAND, Stack
+from gateway.cli.examples import examples
 from gateway.cli.local import config_option, data_option, load_or_exit
 from gateway.settings import WORKERS_MAX
 
@@ -36,6 +38,11 @@ def say(text: str) -> None:
         click.echo(text)
 
 
+@examples(
+    "floodgate up",
+    "floodgate up --detach --port 8081 --workers 4",
+    "floodgate up --fresh --data /srv/floodgate",
+)
 @click.command()
 @click.option(
     "--port",
@@ -80,10 +87,14 @@ def up(
                 on_ready=lambda record: say(page.ready_page(folder, record, detached=False)),
             )
             stack.run(fresh=fresh, demo=not no_demo)
-    except (StackError, OSError) as error:
+    except StackError as error:
         raise click.ClickException(str(error)) from error
 
 
+@examples(
+    "floodgate down",
+    "floodgate down --data /srv/floodgate",
+)
 @click.command()
 @data_option
 def down(data: Path) -> None:
@@ -107,6 +118,10 @@ def down(data: Path) -> None:
     say("All is stopped.")
 
 
+@examples(
+    "floodgate status",
+    "floodgate status --json | jq -r .http",
+)
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the secrets.")
 @data_option
@@ -119,9 +134,16 @@ def status(data: Path, *, as_json: bool) -> None:
     elif report["pids"]:
         say(page.status_page(report))
     else:
-        say(f"Nothing runs on {folder.path}. `floodgate up` starts it.")
+        say(_nothing(folder))
     if not report["pids"]:
         sys.exit(1)
+
+
+def _nothing(folder: DataFolder) -> str:
+    names = {entry.name for entry in folder.path.iterdir()} if folder.path.is_dir() else set()
+    if names - {PUBLIC_NAME} and MARKER not in names:  # `up` takes a folder with no more than root's public one.
+        return f"{folder.path} is not a data folder of Floodgate: name another one with --data."
+    return f"Nothing runs on {folder.path}. `floodgate up` starts it."
 
 
 def _report(folder: DataFolder) -> dict[str, Any]:
@@ -148,6 +170,9 @@ def _arguments(
 
 def _detach(folder: DataFolder, arguments: list[str]) -> None:
     """Start the command in a session of its own, and wait until its record says that all is started."""
+    # Asked before the log is touched, which is that of the running one.
+    if pid := folder.holder():
+        raise StackError(already_runs(folder.path, pid))
     log_path = folder.logs / UP_LOG
     with open_log(log_path) as log:
         offset = log.tell()

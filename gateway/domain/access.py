@@ -17,7 +17,7 @@ SCOPES = {
     "stock:read": "read stock",
     "stock:write": "change stock",
     "catalogue:write": "change products and sales",
-    "clients:admin": "make, rotate and revoke clients",
+    "clients:admin": "read, make, change, rotate and revoke clients, with no more scopes and channels than its own",
     "config:write": "change live settings",
     "metrics:read": "read metrics",
     "pii:read": "read names, addresses and notes",
@@ -27,13 +27,16 @@ TOKEN_PREFIX = "fg_"  # noqa: S105 - the mark by which a leaked token is recogni
 
 
 class Client(NamedTuple):
-    """A client as a token shows it. `expires_at` in seconds since 1970, infinite when the token does not expire."""
+    """A client as a token shows it. `expires_at` in seconds since 1970, infinite when the token does not expire;
+    `token_id` is the token's public number.
+    """
 
     client_id: int
     name: str
     scopes: frozenset[str]
     channels: frozenset[str]
     expires_at: float = float("inf")
+    token_id: int = 0
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes

@@ -9,10 +9,12 @@ import re
 
 KEY_CHARS_MAX = 255
 ORDERS_ROUTE = b"\x01"  # POST /v1/orders; a key's scope is the client and the route
+ADJUSTMENTS_ROUTE = b"\x02"  # POST /v1/stock/{sku}/adjustments
 HASH_BYTES = 16
 
 _BARE = re.compile(rb"[\x21\x23-\x7e][\x21-\x7e]{0,254}")
-_QUOTED = re.compile(rb'"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"')
+_QUOTED = re.compile(rb'"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
+KEY_PATTERN = f"^({_BARE.pattern.decode()}|{_QUOTED.pattern.decode()})$"
 
 
 def parse_key(header: bytes) -> bytes | None:
@@ -25,8 +27,7 @@ def parse_key(header: bytes) -> bytes | None:
     quoted = _QUOTED.fullmatch(header)
     if quoted is None:
         return None
-    key = re.sub(rb"\\(.)", rb"\1", quoted.group(1))
-    return key if len(key) <= KEY_CHARS_MAX else None
+    return re.sub(rb"\\(.)", rb"\1", quoted.group(1))
 
 
 class Hasher:

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.domain.outcomes import Refusal
+from gateway.tracing import Trace
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -21,12 +22,17 @@ LENGTH_DIGITS_MAX = 15
 # A client that is still writing when its connection is closed does not see the answer, so a body that is too large is
 # taken off the wire, unless it is larger than this.
 DRAINED_BYTES_MAX = 8 << 20
+# How long the body of a request is awaited that was answered without it.
+UNREAD_S_MAX = 1.0
 
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Headers(Struct):
-    """What the hot route wants to know. `length` is -1 when it is not announced, and -2 when it is not a number."""
+    """What the hot route wants to know. `length` is -1 when it is not announced, and -2 when it is not a number.
+    `trace` is there once the request is sampled, and `traceparent` then names its span. `is_read` is set when the body
+    is.
+    """
 
     authorization: bytes = b""
     content_type: bytes = b""
@@ -34,6 +40,8 @@ class Headers(Struct):
     traceparent: str | None = None
     length: int = -1
     keys: int = 0
+    trace: Trace | None = None
+    is_read: bool = False
 
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -101,6 +109,14 @@ async def _read_all(receive: Receive, length: int, bytes_max: int) -> bytes | Re
             return _too_large(bytes_max)
         if ended:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def take_unread(receive: Receive, length: int) -> None:
+    """Take the body of a request that has been answered off the wire and throw it away. Else the server closes the
+    connection, and a client that is still writing may see a reset instead of the answer, and come again at once.
+    """
+    if 0 < length <= LARGE_BODY_BYTES_MAX:
+        await read_body(receive, length, 0, UNREAD_S_MAX)
 
 
 def _too_large(bytes_max: int) -> Refusal:

@@ -156,3 +156,15 @@ async def test_list_orders_page_by_page_gives_each_once_newest_first(app: App) -
         link = reply.header("link")
         target = link.removeprefix("<").removesuffix('>; rel="next"') if link else ""
     assert seen == sorted(placed, reverse=True)
+
+
+async def test_list_orders_of_a_sale_has_no_others(app: App) -> None:
+    await call(app, "PUT", "/v1/products/S", b'{"title":"t","price":5,"currency":"CNY"}')
+    sale = {"title": "t", "starts_at": "2001-01-01T00:00:00Z", "ends_at": "2999-01-01T00:00:00Z"}
+    sale_items = [{"sku": "S", "price": 4, "units": 9}]
+    assert (await call(app, "PUT", "/v1/sales/s-1", msgspec.json.encode(sale | {"items": sale_items}))).status == 201
+    await place(app, "k-1")
+    placed = await place(app, "k-2", {"sale_id": "s-1", "items": [{"sku": "S", "quantity": 2}]})
+    found = (await call(app, "GET", "/v1/orders?sale_id=s-1")).json["items"]
+    assert [order["order_id"] for order in found] == [placed.json["order_id"]]
+    assert (await call(app, "GET", "/v1/orders?sale_id=s-2")).json["items"] == []

@@ -74,7 +74,7 @@ async def test_put_stock_of_a_product_without_stock_is_invalid(app: App) -> None
     await call(app, "PUT", "/v1/products/B", b'{"title":"t","price":1,"currency":"CNY","stocked":false}')
     reply = await put(app, 1, sku="B")
     assert (reply.status, reply.code) == (422, "invalid")
-    assert [(error["code"], error["pointer"]) for error in reply.json["errors"]] == [("wrong_type", "#/total")]
+    assert [(error["code"], error["pointer"]) for error in reply.json["errors"]] == [("not_stocked", "#/total")]
 
 
 async def test_put_stock_only_when_there_is_none_creates_and_never_replaces(app: App) -> None:

@@ -83,7 +83,8 @@ def test_client_add_with_all_scopes_has_every_one(floodgate: Floodgate) -> None:
     floodgate("client", "add", "tool", "--scope", "all", "--channel", "*")
 
     (found,) = json.loads(floodgate("client", "list", "--json").stdout)["items"]
-    assert (found["name"], found["scopes"], found["channels"], found["tokens"]) == ("tool", sorted(SCOPES), ["*"], 1)
+    assert (found["name"], found["scopes"], found["channels"]) == ("tool", sorted(SCOPES), ["*"])
+    assert [token["revoked_at"] for token in found["tokens"]] == [None]
 
 
 def test_client_add_of_known_name_is_refused_and_touches_no_file(floodgate: Floodgate, tmp_path: Path) -> None:
@@ -94,7 +95,43 @@ def test_client_add_of_known_name_is_refused_and_touches_no_file(floodgate: Floo
     result = floodgate(*SHOP, "--token-file", str(file))
 
     assert (result.exit_code, file.read_text()) == (1, before)
-    assert "there is a client shop already" in result.output
+    assert "there is a client shop already; `floodgate client rotate shop` gives it another token" in result.output
+
+
+def test_client_whose_tokens_have_ended_gets_another_one_by_rotate(floodgate: Floodgate) -> None:
+    floodgate(*SHOP)
+    floodgate("client", "revoke", "shop", "--all")
+
+    assert "floodgate client rotate shop" in floodgate(*SHOP).output
+    assert floodgate("client", "rotate", "shop").exit_code == 0
+    assert len(floodgate.live()["shop"]) == 1
+
+
+def test_client_list_tells_of_each_live_token_when_it_ends_and_was_used_last(floodgate: Floodgate) -> None:
+    floodgate(*SHOP, "--expires-days", "3")
+    floodgate("client", "rotate", "shop")
+    floodgate("client", "add", "gone", "--scope", "orders:read")
+    floodgate("client", "revoke", "gone", "--all")
+    floodgate.execute(
+        "update api_token set last_used_at = '2026-11-11T00:00:59Z', expires_at = '2099-01-01T08:00:00Z' "
+        "where expires_at is not null"
+    )
+
+    lines = [line.split() for line in floodgate("client", "list").stdout.splitlines()]
+
+    assert lines[1] == ["gone", "-", "-", "-", "orders:read"]
+    assert lines[2][0] == lines[3][0] == "shop"
+    assert lines[2][2:] == ["-", "-", "app", "orders:write"]
+    assert lines[3][2:] == ["2099-01-01", "08:00Z", "2026-11-11", "00:00Z", "app", "orders:write"]
+
+
+def test_client_list_shows_no_token_and_no_hash(floodgate: Floodgate) -> None:
+    token = floodgate(*SHOP).stdout.strip()
+
+    shown = floodgate("client", "list", "--json").stdout + floodgate("client", "list").stdout
+
+    assert token not in shown
+    assert token_hash(token).hex() not in shown
 
 
 def test_client_add_with_unwritable_file_makes_no_client(floodgate: Floodgate, tmp_path: Path) -> None:
@@ -153,6 +190,26 @@ def test_client_revoke_of_one_token_leaves_the_other(floodgate: Floodgate, tmp_p
 
     assert floodgate("client", "revoke", "shop", "--token-file", str(tmp_path / "old")).exit_code == 0
     assert floodgate.live() == {"shop": [hash_in(tmp_path / "new")]}
+
+
+def test_client_revoke_of_a_token_by_its_number_leaves_the_other(floodgate: Floodgate, tmp_path: Path) -> None:
+    floodgate(*SHOP)
+    floodgate("client", "rotate", "shop", "--token-file", str(tmp_path / "new"))
+    (found,) = json.loads(floodgate("client", "list", "--json").stdout)["items"]
+    revoke = ("client", "revoke", "shop", "--token-id", str(found["tokens"][1]["token_id"]))
+
+    assert floodgate(*revoke).exit_code == 0
+    assert floodgate.live() == {"shop": [hash_in(tmp_path / "new")]}
+    assert floodgate(*revoke).exit_code == 1
+
+
+def test_client_rotate_when_one_of_two_tokens_has_expired_gives_another_one(floodgate: Floodgate) -> None:
+    floodgate(*SHOP, "--expires-days", "1")
+    floodgate("client", "rotate", "shop")
+    floodgate.execute("update api_token set expires_at = now() where expires_at is not null")
+
+    assert floodgate("client", "rotate", "shop").exit_code == 0
+    assert len(floodgate.live()["shop"]) == 2
 
 
 def test_client_revoke_of_token_that_is_not_live_is_refused(floodgate: Floodgate, tmp_path: Path) -> None:

@@ -14,11 +14,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
+from gateway.cli.edge import Edge, EdgeError
 from persistence.nats.stream import STOCK, Event, Stream, StreamSettings
 from persistence.postgres import control, stock
 from persistence.postgres.connect import open_pool
 from persistence.postgres.session import Session
 from tests.served import Served
+
+ASK = Edge.ask
 
 
 class Floodgate:
@@ -86,6 +89,48 @@ def test_stock_reshard_spreads_the_units_anew(floodgate: Floodgate) -> None:
     shown = floodgate.json("stock", "reshard", "A", "--shards", "3")
     assert (shown["shards"], shown["per_shard"]) == (3, [4, 3, 3])
     assert "free by shard  4  3  3" in floodgate("stock", "show", "A").stdout
+
+
+def test_stock_adjust_moves_the_total_once_per_key(floodgate: Floodgate) -> None:
+    for _ in range(2):
+        moved = floodgate.json("stock", "adjust", "A", "--delta", "-3", "--reason", "broken", "--key", "k-1")
+        assert (moved["delta"], moved["total"], moved["actor"]) == (-3, 7, "client:buyers")
+    said = floodgate("stock", "adjust", "A", "--delta", "5", "--reason", "found", "--key", "k-2").stdout.splitlines()
+    assert said[1].split()[2:] == ["5", "12", "client:buyers", "found"]
+    again = floodgate("stock", "adjust", "A", "--delta", "5", "--reason", "found", "--key", "k-2").stdout.splitlines()
+    assert again == [*said, "No units have moved now: this is the movement that --key k-2 has made before."]
+
+
+def test_stock_adjust_whose_answer_is_lost_names_the_key_that_moves_no_unit_twice(
+    floodgate: Floodgate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask_without_answer(edge: Edge, *request: Any) -> Any:
+        await ASK(edge, *request)
+        raise EdgeError("no answer")
+
+    with monkeypatch.context() as lost:
+        lost.setattr(Edge, "ask", ask_without_answer)
+        result = floodgate("stock", "adjust", "A", "--delta", "5", "--reason", "found")
+    assert result.exit_code == 1
+    key = result.output.split("--key ")[1].strip()
+    assert floodgate.json("stock", "adjust", "A", "--delta", "5", "--reason", "found", "--key", key)["total"] == 15
+
+
+def test_stock_adjust_below_what_is_held_exits_1(floodgate: Floodgate) -> None:
+    result = floodgate("stock", "adjust", "A", "--delta", "-11", "--reason", "broken")
+    assert result.exit_code == 1
+    assert "409 below_held" in result.output
+
+
+def test_stock_movements_lists_the_changes_newest_first(floodgate: Floodgate) -> None:
+    floodgate("stock", "adjust", "A", "--delta", "5", "--reason", "found")
+    found = floodgate.json("stock", "movements", "A")
+    assert [(item["delta"], item["total"]) for item in found["items"]] == [(5, 15), (10, 10)]
+    lines = [line.split() for line in floodgate("stock", "movements", "A", "--limit", "1").stdout.splitlines()]
+    assert [line[2:] for line in lines] == [
+        ["delta", "total", "actor", "reason"],
+        ["5", "15", "client:buyers", "found"],
+    ]
 
 
 def test_stock_of_a_sale_is_shown_and_spread_by_itself(floodgate: Floodgate) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from core_ext import ids
 from gateway.orders import event_of, restore, restore_change
+from persistence.nats.stream import Event
 from persistence.postgres import order_changes, orders, stock
 from persistence.postgres.ledger import Entry
 from tests.ledger_world import Hand, World, draft, new_id, open_world
@@ -100,7 +101,7 @@ async def test_cancel_waits_in_the_outbox_under_its_batch(world: World) -> None:
 async def test_event_of_the_first_version_is_the_same_after_the_cancellation(world: World) -> None:
     entry = await placed(world)
 
-    async def event() -> tuple[str, str, bytes]:
+    async def event() -> Event:
         stored = (await orders.fetch(world.pool, [entry.order_id], history=True))[entry.order_id]
         return event_of(restore(stored, None), restore_change(stored.history[0]), "/floodgate/test")
 

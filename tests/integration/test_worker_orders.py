@@ -61,7 +61,7 @@ async def test_worker_event_is_the_one_that_the_tables_give_byte_for_byte(world:
     again = [
         event_of(restore(rows, None), restore_change(rows.history[0]), "/floodgate/local") for rows in stored.values()
     ]
-    assert {tuple(event) for event in await world.events()} == {tuple(event) for event in again}
+    assert {tuple(event) for event in await world.events()} == {event[:3] for event in again}
 
 
 async def test_worker_retry_gets_the_same_body_byte_for_byte(world: World):

@@ -30,6 +30,9 @@ MAY_IMPORT = {
     "core_ext": (),
     "persistence": (),
     "gateway/domain": ("core_ext",),
+    "gateway/settings.py": ("gateway.settings_errors", "gateway.settings_sense"),
+    "gateway/settings_errors.py": (),
+    "gateway/settings_sense.py": ("gateway.settings_errors",),
 }
 # Folder or file of the gateway -> rooms that it must not know, because they know it.
 MUST_NOT_IMPORT = {
@@ -40,7 +43,6 @@ MUST_NOT_IMPORT = {
     "gateway/leases.py": ("gateway.admission", "gateway.batch", "gateway.committer", "gateway.edge"),
     "gateway/batch.py": ("gateway.admission", "gateway.committer", "gateway.leases", "gateway.edge"),
     "gateway/publisher.py": ("gateway.admission", "gateway.committer", "gateway.edge"),
-    "gateway/settings.py": ("gateway", "persistence", "core_ext", "deploy"),
 }
 # Only these put the parts of a worker together; whoever else needs one is given it.
 WIRING = ("gateway/app.py",)

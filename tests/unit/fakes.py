@@ -35,6 +35,7 @@ from gateway.publisher import Publisher
 from gateway.sales import Sales
 from gateway.settings import Settings, load
 from gateway.tasks import Tasks
+from gateway.tracing import Trace, Tracer
 from persistence.errors import LedgerUnavailableError, StreamUnavailableError
 from persistence.nats.stream import NAME, Event, Stream
 from persistence.postgres.ledger import Entry, Ledger, Limit
@@ -369,12 +370,13 @@ class FakeStream(Stream):
         self.held = asyncio.Event()
         self.held.set()
 
-    async def publish(self, events: Sequence[Event], stream: str = NAME) -> None:
+    async def publish(self, events: Sequence[Event], stream: str = NAME) -> int:
         assert stream == NAME
         await self.held.wait()
         if self.away:
             raise StreamUnavailableError("NATS cannot be reached")
         self.batches.append(list(events))
+        return 0
 
 
 class FakePool:
@@ -441,7 +443,7 @@ def sale_row(opens_in_s: float = 0, open_for_s: float = 3600, **changes: Any) ->
 class Road:
     """Admission, leases, queue and committer of one worker between fakes. A test starts the loops that it needs."""
 
-    def __init__(self, free: dict[str, int], changed: Settings = NO_SETTINGS) -> None:
+    def __init__(self, free: dict[str, int], changed: Settings = NO_SETTINGS, tracer: Tracer | None = None) -> None:
         self.settings = changed
         self.clock = FrozenClock()
         self.stock = FakeStock(**free)
@@ -479,7 +481,7 @@ class Road:
         self.admission.open = True
         self.ledgers: list[FakeLedger] = []
         self.stream, self.pool = FakeStream(), FakePool()
-        self.publisher = Publisher(self.stream, self.pool, self.counters)
+        self.publisher = Publisher(self.stream, self.pool, self.counters, tracer)
         self.committer = Committer(
             self._open_ledger,
             self.control_session,
@@ -491,6 +493,7 @@ class Road:
             self.tasks,
             self.counters,
             changed.orders.reply_ms_max / 1000,
+            tracer,
         )
 
     def _open_ledger(self, owner: str) -> FakeLedger:
@@ -514,8 +517,10 @@ class Road:
         self.leases.till.add(sku, lease, units)
         return lease
 
-    async def place(self, key: str = "k-1", body_: bytes = b"", client: Client = SHOP) -> Outcome:
-        return await self.admission.place(Request(client, key.encode(), body_ or body()))
+    async def place(
+        self, key: str = "k-1", body_: bytes = b"", client: Client = SHOP, trace: Trace | None = None
+    ) -> Outcome:
+        return await self.admission.place(Request(client, key.encode(), body_ or body(), trace=trace))
 
     def send(self, key: str = "k-1", body_: bytes = b"") -> "asyncio.Task[Outcome]":
         """Place an order without waiting for its answer."""

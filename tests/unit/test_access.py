@@ -1,11 +1,13 @@
 """Who is asking: the tokens in force, and nothing that was in force a moment ago."""
 
+import datetime as dt
+
 import pytest
 
 from gateway import access
 from gateway.access import Access
 from gateway.domain.access import SCOPES, Client, new_token, token_hash
-from tests.unit.fakes import SHOP, START_S
+from tests.unit.fakes import SHOP, START_S, FakeSession
 
 TOKEN = "fg_" + "a" * 43
 
@@ -98,3 +100,53 @@ def test_access_before_the_tokens_are_loaded_calls_no_token_wrong() -> None:
     assert tokens.refusal().code == "ledger_away"
     tokens.replace([])
     assert tokens.refusal().code == "unauthenticated"
+
+
+class Writing:
+    """Stands for the connection to the ledger: remembers the last uses that it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[int, float]] = []
+
+    async def execute(self, _statement: str, tokens: list[int], times: list[dt.datetime], _every_s: int) -> None:
+        self.told.append(dict(zip(tokens, (at.timestamp() for at in times), strict=True)))
+
+
+@pytest.fixture
+def used() -> Access:
+    """Two tokens, numbered 7 and 8."""
+    used = Access()
+    used.replace([(token_hash("one"), SHOP._replace(token_id=7)), (token_hash("two"), SHOP._replace(token_id=8))])
+    return used
+
+
+async def test_access_tells_the_ledger_the_last_use_of_each_token_once(used: Access) -> None:
+    ledger = Writing()
+    for at in (START_S, START_S + 1):
+        used.find(bearer("one"), at)
+    used.find(bearer("two"), START_S)
+    for _ in range(2):
+        await used.flush(FakeSession(ledger))
+    assert ledger.told == [{7: START_S + 1, 8: START_S}]
+
+
+async def test_access_of_nobody_is_no_use(used: Access) -> None:
+    ledger = Writing()
+    used.replace([(token_hash("one"), SHOP._replace(token_id=7, expires_at=START_S))])
+    used.find(bearer("one"), START_S)
+    used.find(bearer("three"), START_S)
+    await used.flush(FakeSession(ledger))
+    assert ledger.told == []
+
+
+async def test_access_without_the_ledger_tells_the_last_use_later(used: Access) -> None:
+    ledger = Writing()
+    session = FakeSession(ledger)
+    session.away = True
+    used.find(bearer("one"), START_S)
+    used.find(bearer("two"), START_S)
+    await used.flush(session)
+    session.away = False
+    used.find(bearer("one"), START_S + 5)
+    await used.flush(session)
+    assert ledger.told == [{7: START_S + 5, 8: START_S}]

@@ -444,7 +444,8 @@ async def test_admission_event_of_the_answer_is_the_event_of_the_order(road: Roa
         expires_at=int(START_S * 1000) + 1_800_000,
     )
     change = Change(1, int(START_S * 1000), "created", "pending_payment", "client:shop")
-    assert event == event_of(order, change, "/floodgate/local")
+    entry = road.ledger.stored[0]
+    assert event == event_of(order, change, "/floodgate/local", (entry.key_hash, entry.fingerprint))
 
 
 def test_line_rows_of_the_largest_order_are_pieces_that_one_copy_takes() -> None:

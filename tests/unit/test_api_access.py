@@ -11,7 +11,16 @@ from gateway.api.operations import OPERATION, Operation
 from gateway.domain.access import SCOPES
 from tests.api import call, services
 
-OPEN = {"/livez", "/readyz", "/schema", "/schema/openapi.json", "/schema/assets/{name}"}
+OPEN = {
+    "/livez",
+    "/readyz",
+    "/schema",
+    "/schema/openapi.json",
+    "/schema/asyncapi.json",
+    "/schema/events",
+    "/schema/events/{file}",
+    "/schema/assets/{name}",
+}
 
 
 def handlers(application: Litestar) -> list[tuple[str, HTTPRouteHandler]]:

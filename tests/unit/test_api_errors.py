@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway import api
 from gateway.domain.outcomes import Refusal
+from gateway.edge.hot import Edge
 from gateway.settings import Http, Settings
 from persistence.errors import LedgerUnavailableError
 from tests.api import Book, Fake, Placing, Reply, call, services
@@ -38,10 +39,11 @@ async def test_api_for_an_unknown_path_is_not_found(path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", "/v1/orders", {"GET", "POST", "OPTIONS"}),
-        ("POST", "/v1/products/a%2Fb", {"GET", "PUT", "PATCH", "OPTIONS"}),
-        ("TRACE", "/livez", {"GET", "OPTIONS"}),
-        ("BREW", "/v1/stock/A", {"GET", "PUT", "PATCH", "OPTIONS"}),
+        ("DELETE", "/v1/orders", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("POST", "/v1/products/a%2Fb", {"GET", "HEAD", "PUT", "PATCH", "OPTIONS"}),
+        ("TRACE", "/livez", {"GET", "HEAD", "OPTIONS"}),
+        ("BREW", "/v1/stock/A", {"GET", "HEAD", "PUT", "PATCH", "OPTIONS"}),
+        ("PUT", "/v1/orders/x/cancel", {"POST", "OPTIONS"}),
     ],
 )
 async def test_api_for_another_method_names_those_allowed(method: str, path: str, allowed: set[str]) -> None:
@@ -52,8 +54,43 @@ async def test_api_for_another_method_names_those_allowed(method: str, path: str
 
 async def test_api_for_options_names_the_methods_without_a_token() -> None:
     reply = await ask("OPTIONS", "/v1/orders", token=None)
-    assert reply.status == 204
+    assert (reply.status, reply.body) == (204, b"")
+    assert reply.header("allow") == "GET, HEAD, OPTIONS, POST"
     assert reply.header("cache-control") == "no-store"
+
+
+@pytest.mark.parametrize(
+    "target", ["/livez", "/readyz?verbose", "/schema/openapi.json", "/v1/orders", "/nothing", ORDER]
+)
+async def test_api_for_head_answers_as_for_get_without_the_body(target: str) -> None:
+    app = api.create(services())
+    shown, head = await call(app, "GET", target), await call(app, "HEAD", target)
+    assert (head.status, head.body) == (shown.status, b"")
+    assert [name for name, _ in head.headers] == [name for name, _ in shown.headers]
+    assert head.header("content-type") == shown.header("content-type")
+
+
+async def test_api_for_head_tells_the_length_of_the_body() -> None:
+    app = api.create(services())
+    shown, head = await call(app, "GET", "/livez"), await call(app, "HEAD", "/livez")
+    assert head.header("content-length") == shown.header("content-length") == str(len(shown.body))
+
+
+async def test_api_for_head_without_a_token_is_401() -> None:
+    reply = await ask("HEAD", "/v1/orders", token=None)
+    assert (reply.status, reply.body) == (401, b"")
+
+
+async def test_api_for_head_is_logged_as_it_was_asked_for() -> None:
+    parts = services()
+    with structlog.testing.capture_logs() as logs:
+        await call(Edge(parts.route, api.create(parts)), "HEAD", ORDER, token=None)
+    assert [(entry["method"], entry["route"]) for entry in logs] == [("HEAD", "/v1/orders/{order_id}")]
+
+
+async def test_api_for_head_where_there_is_no_get_is_405() -> None:
+    reply = await ask("HEAD", "/v1/orders/x/cancel")
+    assert (reply.status, reply.header("allow")) == (405, "OPTIONS, POST")
 
 
 @pytest.mark.parametrize("target", ["/livez", "/nothing", "/v1/orders", "/v1/orders?x=1", "/schema", ORDER])
@@ -187,4 +224,4 @@ async def test_api_for_anything_never_fails(
 ) -> None:
     reply = await call(EMPTY, method, target, body, given_headers)
     assert reply.status < 500
-    assert reply.status < 400 or reply.code
+    assert reply.status < 400 or method == "HEAD" or reply.code

@@ -46,6 +46,22 @@ async def test_readyz_verbose_says_why_live_settings_are_not_applied() -> None:
     assert "[-]settings failed: version 5 cannot be applied" in reply.body.decode().splitlines()
 
 
+async def test_readyz_without_the_excluded_part_is_as_the_others_are() -> None:
+    placing = Placing()
+    placing.open = False
+    app = api.create(services(admission=placing))
+    assert (await call(app, "GET", "/readyz?exclude=ledger", token=None)).status == 200
+    reply = await call(app, "GET", "/readyz?exclude=clock&exclude=stream", token=None)
+    assert (reply.status, reply.body, reply.header("content-type")) == (503, b"not ready", "text/plain; charset=utf-8")
+
+
+async def test_readyz_verbose_names_what_is_excluded_and_warns_of_what_is_no_part() -> None:
+    app = api.create(services())
+    lines = (await call(app, "GET", "/readyz?verbose&exclude=ledger&exclude=x", token=None)).body.decode().splitlines()
+    assert "[+]ledger excluded: ok" in lines
+    assert lines[-2:] == ["warn: a part that is to be excluded does not exist", "readyz check passed"]
+
+
 async def test_metrics_for_a_client_with_the_scope_are_prometheus_text() -> None:
     parts = services()
     parts.counters.created(2, 5)

@@ -129,7 +129,7 @@ async def test_list_orders_asks_for_the_client_alone(app: App, book: Book) -> No
 
 
 async def test_list_orders_with_filters_asks_for_them(app: App, book: Book) -> None:
-    query = "status=paid&channel=app&customer_id=u%2B1&external_id=%E4%B9%99&sku=a%2Fb"
+    query = "status=paid&channel=app&customer_id=u%2B1&external_id=%E4%B9%99&sku=a%2Fb&sale_id=double-11"
     times = "created_from=2027-01-15T08:00:00.123Z&created_to=2027-01-15T16:00:00.124%2B08:00"
     await call(app, "GET", f"/v1/orders?{query}&{times}&limit=200")
     ((filters, limit),) = book.asked
@@ -139,6 +139,7 @@ async def test_list_orders_with_filters_asks_for_them(app: App, book: Book) -> N
         "channel": "app",
         "customer_id": "u+1",
         "external_id": "乙",
+        "sale_id": "double-11",
         "sku": "a/b",
         "from_id": ids.floor_of(1_800_000_000_123),
         "to_id": ids.floor_of(1_800_000_000_124),
@@ -170,6 +171,9 @@ BAD = [
     "customer_id=" + "a" * 129,
     "customer_id=a%00",
     "external_id=%ff",
+    "sale_id=",
+    "sale_id=Double",
+    "sale_id=" + "a" * 65,
     "external_id=%ed%a0%80",
     "sku=" + "a" * 65,
     "sku=a%0a",

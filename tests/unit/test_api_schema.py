@@ -152,7 +152,7 @@ async def test_schema_page_loads_only_what_is_served_here() -> None:
     page = await call(app, "GET", "/schema", token=None)
     assert page.header("content-type") == "text/html; charset=utf-8"
     addresses = re.findall(r'(?:src|href)="([^"]+)"', page.body.decode())
-    assert len(addresses) == 5
+    assert len(addresses) == 6
     for address in addresses:
         assert address == "data:," or (await call(app, "GET", address, token=None)).status == 200
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from gateway.cli.edge import Answer, Edge, EdgeError
+from gateway.cli.preparing import accepted
 
 OK = Answer(200, {}, b"{}")
 
@@ -81,12 +82,19 @@ async def test_ask_without_answer_in_time_says_what_came_last() -> None:
         await edge.ask("GET", "/v1/products")
 
 
-@pytest.mark.parametrize("status", [401, 403])
-async def test_ask_without_permission_is_an_error(status: int) -> None:
+@pytest.mark.parametrize(("status", "remedy"), [(401, "--token-file"), (403, "floodgate client list")])
+async def test_ask_without_permission_is_an_error_that_says_what_to_do(status: int, remedy: str) -> None:
     edge = ScriptedEdge(Answer(status, {}, b'{"code":"scope_missing","detail":"needs stock:write"}'))
 
-    with pytest.raises(EdgeError, match=r"does not permit it: .* needs stock:write"):
+    with pytest.raises(EdgeError, match=rf"does not permit it: .* needs stock:write\. .*{remedy}"):
         await edge.ask("GET", "/")
+
+
+def test_accepted_of_what_is_unknown_says_where_to_look() -> None:
+    problem = Answer(404, {}, b'{"code":"not_found","title":"There is nothing here"}')
+
+    with pytest.raises(EdgeError, match=r"^NOPE: 404 not_found: There is nothing here\. `floodgate product list`"):
+        accepted(problem, "NOPE")
 
 
 def test_complaint_of_problem_names_every_fault() -> None:

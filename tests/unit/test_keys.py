@@ -1,10 +1,12 @@
 """Idempotency keys: what a header means, and what the hashes tell apart."""
 
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from gateway.domain.keys import HASH_BYTES, Hasher, parse_key
+from gateway.domain.keys import HASH_BYTES, KEY_PATTERN, Hasher, parse_key
 
 HASHER = Hasher(bytes(32))
 VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=255)
@@ -44,6 +46,15 @@ def test_key_quoted_and_bare_is_the_same_key(text: str) -> None:
 def test_key_of_any_bytes_is_visible_ascii_or_nothing(header: bytes) -> None:
     key = parse_key(header)
     assert key is None or (1 <= len(key) <= 255 and all(0x21 <= byte <= 0x7E for byte in key))
+
+
+@given(st.one_of(VISIBLE, VISIBLE.map(lambda text: f'"{text}"'), st.text(st.characters(codec="ascii"), max_size=300)))
+@example('"' + "a" * 255 + '"')
+@example('"' + "a" * 256 + '"')
+@example("a" * 256)
+def test_key_pattern_of_the_documents_fits_what_is_read(text: str) -> None:
+    assume(text == text.strip())  # A header's surroundings are not part of it.
+    assert (parse_key(text.encode()) is not None) is bool(re.search(KEY_PATTERN, text))
 
 
 def test_hash_of_a_key_is_its_client_s_own() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
+from deploy.local.accounts import PUBLIC_NAME
 from deploy.local.folder import DataFolder
 from gateway.cli.up import down, status, up
 
@@ -33,6 +34,11 @@ def test_status_json_where_nothing_runs_is_complete(tmp_path: Path) -> None:
     assert set(report) == {"http", "postgres", "redis", "nats", "token", "pids", "ready", "data"}
     assert not report["ready"]
     assert report["pids"] == {}
+
+
+def test_status_on_a_folder_with_roots_public_one_names_the_way_to_start(tmp_path: Path) -> None:
+    (tmp_path / PUBLIC_NAME).mkdir()
+    assert "`floodgate up` starts it" in call(status, "--data", str(tmp_path)).output
 
 
 def test_status_ignores_the_record_of_a_killed_system(tmp_path: Path) -> None:

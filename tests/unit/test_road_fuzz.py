@@ -33,6 +33,8 @@ from gateway.live import Live
 from gateway.lookup import KeyLookup
 from gateway.metrics import Counters
 from gateway.orders import OrderBook
+from gateway.rates import Rates
+from gateway.requests_log import RequestLog
 from gateway.sales import Sales
 from gateway.settings import Settings
 from gateway.tasks import Tasks
@@ -131,7 +133,10 @@ class Road:
         )
         admission.open = True
         self._lookup = admission.lookup
-        self._route = OrderRoute(options.http, access, clock, admission, Counters())
+        counters = Counters()
+        rates = Rates(lambda _: None, hasher, None, counters)
+        log = RequestLog(options.log, counters)
+        self._route = OrderRoute(options.http, access, clock, admission, counters, rates, log)
         self._keys = 0
 
     async def statuses(self, bodies: list[bytes]) -> list[int]:
