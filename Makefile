@@ -13,7 +13,7 @@ $(STAMP): $(SOURCES)
 	@command -v cc >/dev/null || command -v gcc >/dev/null || { echo "No C compiler found. Install one: apt-get install gcc python3-dev (Debian, Ubuntu), dnf install gcc python3-devel (Fedora)."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Floodgate needs CPython 3.11 or later; $(PYTHON) is $$($(PYTHON) -V). Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[local,tracing,dev]'
 	@touch $@
 
 up: setup

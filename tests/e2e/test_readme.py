@@ -1,4 +1,6 @@
-"""The README's commands, run as they stand, from top to bottom; and the parts of it that are made from the code."""
+"""The README's commands, run as they stand, from top to bottom; and the parts of the documents that are made from the
+code.
+"""
 
 import os
 import re
@@ -19,6 +21,7 @@ PORT = "8080"
 # What runs these tests in the first place; see .ci/run.
 RUNNING = "make test"
 READY = "Floodgate is ready."
+STOP_TIMEOUT_S = 60
 
 
 def commands() -> list[str]:
@@ -45,10 +48,14 @@ def made_up(environment: dict[str, str]) -> Iterator[None]:
             yield
         finally:
             os.killpg(making.pid, signal.SIGINT)
-            making.stdout.read()
+            try:
+                making.communicate(timeout=STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(making.pid, signal.SIGKILL)
+                raise
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_readme_commands_work_from_top_to_bottom(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "data")
     port = str(pick_free())
@@ -65,8 +72,9 @@ def test_readme_commands_work_from_top_to_bottom(tmp_path: Path) -> None:
     assert "counted: " in done.stdout
 
 
-def test_readme_parts_are_what_the_code_says() -> None:
-    assert readme.README.read_text() == readme.filled(readme.README.read_text()), "run: python -m deploy.readme"
+@pytest.mark.parametrize("document", readme.DOCUMENTS, ids=lambda path: path.name)
+def test_parts_of_a_document_are_what_the_code_says(document: Path) -> None:
+    assert document.read_text() == readme.filled(document), "run: python -m deploy.readme"
 
 
 def test_example_settings_are_what_the_code_says() -> None:
