@@ -1,7 +1,7 @@
-"""The parts of the README, and the example of the settings' file, that are made from the code: `python -m
+"""The parts of the documents, and the example of the settings' file, that are made from the code: `python -m
 deploy.readme` writes them, a test compares them.
 
-A part stands between `<!-- NAME -->` and `<!-- /NAME -->`.
+A part stands between `<!-- NAME -->` and `<!-- /NAME -->`, in each document that names it in DOCUMENTS.
 """
 
 import json
@@ -19,6 +19,8 @@ from gateway.settings import LIVE, RULES, SECTIONS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+CHINESE = ROOT / "deploy" / "README.zh-CN.md"
+REFERENCE = ROOT / "deploy" / "reference.md"
 EXAMPLE = ROOT / "deploy" / "examples" / "floodgate.toml"
 
 
@@ -74,14 +76,16 @@ def _example_rule(key: str) -> list[str]:
 
 
 PARTS = {"codes": codes, "faults": faults, "scopes": scopes, "settings": settings}
+DOCUMENTS = {README: ("codes",), CHINESE: ("codes",), REFERENCE: ("faults", "scopes", "settings")}
 
 
-def filled(text: str) -> str:
-    """The README with its parts made anew."""
-    for name, part in PARTS.items():
+def filled(document: Path) -> str:
+    """A document with its parts made anew."""
+    text = document.read_text()
+    for name in DOCUMENTS[document]:
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        assert pattern.search(text), f"the README has no part {name}"
-        text = pattern.sub(lambda found, part=part: f"{found.group(1)}{part()}\n{found.group(2)}", text)  # type: ignore[misc]
+        assert pattern.search(text), f"{document} has no part {name}"
+        text = pattern.sub(lambda found, part=PARTS[name]: f"{found.group(1)}{part()}\n{found.group(2)}", text)  # type: ignore[misc]
     return text
 
 
@@ -125,5 +129,6 @@ def _shown(default: object) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(filled(document))
     EXAMPLE.write_text(example())
