@@ -119,14 +119,27 @@ async def test_slot_that_moves_is_followed(mirror: Mirror, redis_cluster: RedisC
 
 
 def _move(cluster: RedisCluster, slot: int, target: ClusterNode, key: str) -> None:
-    """Give a slot to another node, without what is in it."""
-    for node in cluster.nodes:
-        if node is not target and node.ask("CLUSTER", "COUNTKEYSINSLOT", slot):
-            node.ask("DEL", key)
-    name = target.ask("CLUSTER", "MYID")
+    """Give a slot to another node, without what is in it, as valkey-cli does. A node that has said it imports the slot
+    takes it with a new epoch; otherwise what the old owner last told the others can take it back.
+    """
+    source = next(node for node in cluster.nodes if _owns(node, slot))
+    source.ask("DEL", key)
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", _id_of(source))
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", _id_of(target))
+    for node in (target, *(node for node in cluster.nodes if node is not target)):
+        node.ask("CLUSTER", "SETSLOT", slot, "NODE", _id_of(target))
+
+
+def _id_of(node: ClusterNode) -> str:
+    name = node.ask("CLUSTER", "MYID")
     assert isinstance(name, bytes)
-    for node in (target, *cluster.nodes):
-        node.ask("CLUSTER", "SETSLOT", slot, "NODE", name.decode())
+    return name.decode()
+
+
+def _owns(node: ClusterNode, slot: int) -> bool:
+    shards = node.ask("CLUSTER", "SLOTS")
+    assert isinstance(shards, list)
+    return any(first <= slot <= last and main[2].decode() == _id_of(node) for first, last, main, *_ in shards)
 
 
 async def test_flush_of_the_scripts_is_not_noticed(mirror: Mirror, redis_cluster: RedisCluster):
