@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 IMPLEMENTATION: str = os.environ.get("FLOODGATE_CORE", "compiled")
 
 if TYPE_CHECKING or IMPLEMENTATION == "reference":
-    from core_ext.reference import documents, ids, pricing, rows, stock_table, validation
+    from core_ext.reference import admission, documents, ids, pricing, rows, sealing, stock_table, validation
 elif IMPLEMENTATION == "compiled":
     try:
-        from core_ext.compiled import documents, ids, pricing, rows, stock_table, validation
+        from core_ext.compiled import admission, documents, ids, pricing, rows, sealing, stock_table, validation
     except ImportError as error:
         raise ImportError(
             f"The compiled modules of core_ext cannot be loaded ({error}). Build them, which needs a C compiler: "
@@ -24,4 +24,14 @@ elif IMPLEMENTATION == "compiled":
 else:
     raise ImportError(f"FLOODGATE_CORE has to be `compiled` or `reference`, not {IMPLEMENTATION!r}")
 
-__all__ = ["IMPLEMENTATION", "documents", "ids", "pricing", "rows", "stock_table", "validation"]
+__all__ = [
+    "IMPLEMENTATION",
+    "admission",
+    "documents",
+    "ids",
+    "pricing",
+    "rows",
+    "sealing",
+    "stock_table",
+    "validation",
+]

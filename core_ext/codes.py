@@ -35,6 +35,7 @@ PROBLEMS = {
         Problem("bad_parameter", 400, "A parameter of the query is not valid", False),
         Problem("bad_cursor", 400, "The cursor does not belong to this list", False),
         Problem("bad_request", 400, "The request is not valid HTTP for this route", False),
+        Problem("read_while_writing", 400, "The answer has to be read while the request is written", False),
         Problem("unauthenticated", 401, "A valid bearer token is required", False),
         Problem("scope_missing", 403, "The client lacks a scope", False),
         Problem("channel_forbidden", 403, "The client may not sell on this channel", False),

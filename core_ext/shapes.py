@@ -132,6 +132,50 @@ class Change(Struct):
     traceparent: str | None = None
 
 
+class Personal(Struct, omit_defaults=True):
+    """What is sealed of an order, as JSON."""
+
+    note: str | None = None
+    ship_to: ShipTo | None = None
+
+
+class Sealed(NamedTuple):
+    """Personal data as it is stored: the ciphertext beside the order, the order's own key, wrapped by the master key of
+    that version, in a table of its own.
+    """
+
+    personal: bytes
+    master_version: int
+    wrapped: bytes
+
+
+class Written(NamedTuple):
+    """A new order as the ledger takes it: its rows in binary COPY form. `line_rows` come in pieces that one COPY takes,
+    `key_row` is empty for an order without personal data. Times in milliseconds since 1970, `size` in bytes of all
+    rows, `units` of all lines.
+    """
+
+    order_id: bytes
+    status: str
+    expires_at: int | None
+    order_row: bytes
+    line_rows: list[bytes]
+    history_row: bytes
+    key_row: bytes
+    size: int
+    units: int
+
+
+class Told(NamedTuple):
+    """What the world is told of a new order: its event (subject, id, payload, headers) and the answer to its buyer."""
+
+    subject: str
+    event_id: str
+    payload: bytes
+    headers: dict[str, str]
+    body: bytes
+
+
 class Priced(NamedTuple):
     """What pricing an order gives. `demand` holds the units of the stocked lines, summed per SKU, in code point order
     of the SKUs; `limits`, in the same order, (SKU, units, limit) of the SKUs of which a customer may hold so many.

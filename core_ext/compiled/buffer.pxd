@@ -5,7 +5,7 @@
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
 
 cdef enum:
@@ -76,4 +76,23 @@ cdef inline int put_big_endian(Buffer* buffer, uint64_t number, int count) excep
     cdef int at
     for at in range(count):
         target[at] = <char>(number >> (8 * (count - 1 - at)))
+    return 0
+
+
+cdef inline void write_big_endian_4(char* target, uint32_t number) noexcept:
+    """Written out, so that the compiler makes one instruction of it."""
+    target[0] = <char>(number >> 24)
+    target[1] = <char>(number >> 16)
+    target[2] = <char>(number >> 8)
+    target[3] = <char>number
+
+
+cdef inline void write_big_endian_8(char* target, uint64_t number) noexcept:
+    write_big_endian_4(target, <uint32_t>(number >> 32))
+    write_big_endian_4(target + 4, <uint32_t>number)
+
+
+cdef inline int put_length(Buffer* buffer, Py_ssize_t length) except -1:
+    """Writes the length of a field of COPY; -1 is NULL."""
+    write_big_endian_4(claim(buffer, 4), <uint32_t>length)
     return 0

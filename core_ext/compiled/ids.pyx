@@ -39,6 +39,10 @@ os.register_at_fork(after_in_child=_drop_pool)
 
 
 def new_id(ms) -> bytes:
+    return made_id(ms)
+
+
+cdef bytes made_id(object ms):
     global pool, pool_at
     cdef uint64_t time = checked(ms)
     if pool_at + TAKEN_BYTES > PyBytes_GET_SIZE(pool):

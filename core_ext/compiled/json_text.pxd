@@ -1,12 +1,18 @@
 # Pieces of JSON text, as msgspec.json.encode writes them. Header only: each module compiles its own copy.
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from core_ext.compiled.buffer cimport Buffer, claim, put, put_ascii
 from core_ext.compiled.uuid_text cimport UUID_CHARS, write_uuid
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(str text, Py_ssize_t* count) except NULL
+    bint PyUnicode_IS_COMPACT_ASCII(str text)
+    int PyUnicode_KIND(str text)
+    void* PyUnicode_DATA(str text)
+    uint32_t PyUnicode_READ(int kind, const void* data, Py_ssize_t at) noexcept
+    Py_ssize_t PyUnicode_GET_LENGTH(str text)
 
 cdef enum:
     DIGITS_MAX = 20  # of a 64-bit integer
@@ -38,20 +44,88 @@ cdef inline int put_escape(Buffer* buffer, unsigned char character) except -1:
     return 0
 
 
+cdef inline Py_ssize_t plain_run(const unsigned char* source, Py_ssize_t count) noexcept:
+    """How many bytes at the start need no escape. Eight at a time: the three terms are those of "has a byte less than"
+    and "has a byte equal to" (Anderson, Bit Twiddling Hacks), of which a false alarm costs the slow loop and no more.
+    """
+    cdef uint64_t word, quotes, slashes
+    cdef Py_ssize_t at = 0
+    while count - at >= 8:
+        memcpy(&word, source + at, 8)
+        quotes = word ^ 0x2222222222222222u
+        slashes = word ^ 0x5C5C5C5C5C5C5C5Cu
+        if (
+            ((word - 0x2020202020202020u) & ~word)
+            | ((quotes - 0x0101010101010101u) & ~quotes)
+            | ((slashes - 0x0101010101010101u) & ~slashes)
+        ) & 0x8080808080808080u:
+            break
+        at += 8
+    while at < count and source[at] >= 0x20 and source[at] != c'"' and source[at] != c"\\":
+        at += 1
+    return at
+
+
+cdef inline int put_escaped_ascii(Buffer* buffer, const unsigned char* source, Py_ssize_t count) except -1:
+    """Whole runs of plain bytes, and escapes between them."""
+    cdef Py_ssize_t run = plain_run(source, count)
+    put(buffer, <const char*>source, run)
+    while run < count:
+        put_escape(buffer, source[run])
+        source += run + 1
+        count -= run + 1
+        run = plain_run(source, count)
+        put(buffer, <const char*>source, run)
+    return 0
+
+
+cdef inline int put_escaped_wide(Buffer* buffer, str text) except -1:
+    """As UTF-8, written at once: CPython's own would stay with the text as a second copy of it."""
+    cdef int kind = PyUnicode_KIND(text)
+    cdef const void* data = PyUnicode_DATA(text)
+    cdef uint32_t character
+    cdef Py_ssize_t at
+    cdef char* target
+    for at in range(PyUnicode_GET_LENGTH(text)):
+        character = PyUnicode_READ(kind, data, at)
+        if character >= 0x10000:
+            target = claim(buffer, 4)
+            target[0] = <char>(0xF0 | character >> 18)
+            target[1] = <char>(0x80 | (character >> 12 & 0x3F))
+            target[2] = <char>(0x80 | (character >> 6 & 0x3F))
+            target[3] = <char>(0x80 | (character & 0x3F))
+        elif character >= 0x800:
+            if 0xD800 <= character <= 0xDFFF:
+                PyUnicode_AsUTF8AndSize(text, NULL)  # Raises UnicodeEncodeError, in CPython's words.
+            target = claim(buffer, 3)
+            target[0] = <char>(0xE0 | character >> 12)
+            target[1] = <char>(0x80 | (character >> 6 & 0x3F))
+            target[2] = <char>(0x80 | (character & 0x3F))
+        elif character >= 0x80:
+            target = claim(buffer, 2)
+            target[0] = <char>(0xC0 | character >> 6)
+            target[1] = <char>(0x80 | (character & 0x3F))
+        elif character < 0x20 or character == c'"' or character == c"\\":
+            put_escape(buffer, <unsigned char>character)
+        else:
+            claim(buffer, 1)[0] = <char>character
+    return 0
+
+
 cdef inline int put_escaped(Buffer* buffer, str text) except -1:
-    """Writes the inside of a string: whole runs of plain bytes, and escapes between them."""
-    cdef Py_ssize_t count, at
-    cdef Py_ssize_t start = 0
-    cdef const unsigned char* source
+    """Writes the inside of a string."""
     if text is None:
         raise TypeError("a text is required")
-    source = <const unsigned char*>PyUnicode_AsUTF8AndSize(text, &count)
-    for at in range(count):
-        if source[at] < 0x20 or source[at] == c'"' or source[at] == c"\\":
-            put(buffer, <const char*>source + start, at - start)
-            put_escape(buffer, source[at])
-            start = at + 1
-    return put(buffer, <const char*>source + start, count - start)
+    if PyUnicode_IS_COMPACT_ASCII(text):
+        return put_escaped_ascii(buffer, <const unsigned char*>PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text))
+    return put_escaped_wide(buffer, text)
+
+
+cdef inline int put_utf8(Buffer* buffer, str text) except -1:
+    """Writes a text as it is."""
+    cdef Py_ssize_t count
+    cdef const char* source = PyUnicode_AsUTF8AndSize(text, &count)
+    return put(buffer, source, count)
 
 
 cdef inline int put_string(Buffer* buffer, str text) except -1:

@@ -7,6 +7,16 @@ Sums are 128 bits wide: 1,000 amounts of 53 bits and 1,000 adjustments do not fi
 from core_ext import limits
 from core_ext.shapes import Line, Priced
 
+from core_ext.compiled.named cimport new_named, set_entry
+from core_ext.compiled.views cimport (
+    ItemView,
+    OrderInView,
+    ProductView,
+    see_item,
+    see_order_in,
+    see_product,
+)
+
 include "codes.pxi"
 
 __all__ = ["price_order"]
@@ -21,45 +31,66 @@ cdef long long MONEY_MAX = limits.MONEY_MAX
 
 
 def price_order(order, dict products not None, bint may_price):
-    cdef str currency = order.currency
-    cdef list items = order.items
+    cdef OrderInView sent
+    cdef ItemView item
+    cdef ProductView product
     cdef list lines = []
     cdef list stocked = []
     cdef list limited = []
-    cdef wide_t total = adjusted(order.adjustments) if may_price else 0
+    cdef wide_t total = 0
     cdef wide_t amount
-    cdef object item, own_price, product
+    cdef object own_price, found, entry, priced
+    cdef list demand, bounds
     cdef str sku
-    cdef long long quantity, unit_price
     cdef bint has_limit
-    for item in items:
-        sku = item.sku
-        product = products.get(sku)
-        if product is None:
+    see_order_in(&sent, order)
+    if may_price:
+        total = adjusted(<list?>sent.adjustments)
+    for entry in <list?>sent.items:
+        see_item(&item, entry)
+        sku = <str?>item.sku
+        found = products.get(sku)
+        if found is None:
             return UNKNOWN_SKU
-        if not product.active:
+        see_product(&product, found)
+        if not <object>product.active:
             return INACTIVE_SKU
-        own_price = item.unit_price if may_price else None
-        if own_price is None and <str>product.currency != currency:
-            return CURRENCY_MISMATCH
-        quantity = item.quantity
-        unit_price = product.price if own_price is None else own_price
-        amount = <wide_t>quantity * unit_price
+        own_price = <object>item.unit_price if may_price else None
+        if own_price is None:
+            if <str?>product.currency != <str?>sent.currency:
+                return CURRENCY_MISMATCH
+            own_price = <object>product.price
+        amount = <wide_t><long long><object>item.quantity * <long long>own_price
         if amount > MONEY_MAX:
             return TOTAL_OUT_OF_RANGE
         total += amount
-        has_limit = product.limit is not None
+        has_limit = <object>product.limit is not None
         lines.append(
-            Line(len(lines) + 1, sku, product.title, quantity, unit_price, <long long>amount, product.stocked, has_limit)
+            Line(
+                len(lines) + 1,
+                sku,
+                <object>product.title,
+                <object>item.quantity,
+                own_price,
+                <long long>amount,
+                <object>product.stocked,
+                has_limit,
+            )
         )
-        if product.stocked:
-            stocked.append((sku, quantity))
+        if <object>product.stocked:
+            stocked.append((sku, <object>item.quantity))
         if has_limit:
-            limited.append((sku, quantity))
+            limited.append((sku, <object>item.quantity))
     if not 0 <= total <= MONEY_MAX:
         return TOTAL_OUT_OF_RANGE
-    # A NamedTuple's own constructor is a Python function, and costs three times as much.
-    return tuple.__new__(Priced, (lines, <long long>total, summed(stocked), limits_of(summed(limited), products)))
+    demand = summed(stocked)
+    bounds = limits_of(summed(limited), products)
+    priced = new_named(Priced, 4)
+    set_entry(priced, 0, lines)
+    set_entry(priced, 1, <long long>total)
+    set_entry(priced, 2, demand)
+    set_entry(priced, 3, bounds)
+    return priced
 
 
 cdef wide_t adjusted(list adjustments) except? -1:

@@ -5,18 +5,43 @@ Every function writes into one buffer on its stack and copies it out once.
 """
 
 from core_ext import limits
-from core_ext.reference.rows import HEADER, HISTORY_COLUMNS, KEY_COLUMNS, LINE_COLUMNS, ORDER_COLUMNS, TRAILER
+from core_ext.reference.rows import (
+    HEADER,
+    HISTORY_COLUMNS,
+    KEY_COLUMNS,
+    LINE_COLUMNS,
+    ORDER_COLUMNS,
+    PIECE_LINES_MAX,
+    TRAILER,
+)
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t
 
-from core_ext.compiled.buffer cimport Buffer, close_buffer, open_buffer, put, put_big_endian, taken
+from core_ext.compiled.buffer cimport (
+    Buffer,
+    claim,
+    close_buffer,
+    open_buffer,
+    put,
+    put_big_endian,
+    put_length,
+    taken,
+    write_big_endian_4,
+    write_big_endian_8,
+)
+from core_ext.compiled.views cimport ChangeView, LineView, OrderView, see_change, see_line, see_order
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(str text, Py_ssize_t* count) except NULL
+    bint PyUnicode_Check(object text)
+    bint PyUnicode_IS_COMPACT_ASCII(object text)
+    void* PyUnicode_DATA(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
 
 __all__ = [
-    "HEADER", "HISTORY_COLUMNS", "KEY_COLUMNS", "LINE_COLUMNS", "ORDER_COLUMNS", "TRAILER",
+    "HEADER", "HISTORY_COLUMNS", "KEY_COLUMNS", "LINE_COLUMNS", "ORDER_COLUMNS", "PIECE_LINES_MAX", "TRAILER",
     "history_row", "key_row", "line_rows", "order_row",
 ]
 
@@ -31,27 +56,13 @@ cdef enum:
 
 def order_row(order, bytes personal) -> bytes:
     cdef Buffer row
+    cdef OrderView view
+    see_order(&view, order)
     open_buffer(&row)
     try:
-        put_big_endian(&row, 18, 2)
-        put_uuid(&row, order.id)
-        put_int4(&row, order.client_id)
-        put_text(&row, order.channel)
-        put_text(&row, order.currency)
-        put_text(&row, order.customer_id)
-        put_text(&row, order.external_id)
-        put_text(&row, order.sale_id)
-        put_text(&row, order.status)
-        put_int4(&row, order.version)
-        put_int8(&row, order.total)
-        put_bytes(&row, order.metadata)
-        put_bytes(&row, order.adjustments)
-        put_time(&row, order.placed_at)
-        put_text(&row, order.paid_reference)
-        put_time(&row, order.paid_at)
+        put_order_start(&row, &view)
         put_bytes(&row, personal)
-        put_time(&row, order.created_at)
-        put_time(&row, order.expires_at)
+        put_order_end(&row, &view)
         return taken(&row)
     finally:
         close_buffer(&row)
@@ -59,12 +70,12 @@ def order_row(order, bytes personal) -> bytes:
 
 def line_rows(order) -> bytes:
     cdef Buffer rows
-    cdef bytes order_id = order.id
-    cdef list lines = order.lines
+    cdef OrderView view
+    see_order(&view, order)
     open_buffer(&rows)
     try:
-        for line in lines:
-            put_line(&rows, order_id, line)
+        for line in <list?>view.lines:
+            put_line(&rows, <bytes?>view.id, line)
         return taken(&rows)
     finally:
         close_buffer(&rows)
@@ -72,19 +83,11 @@ def line_rows(order) -> bytes:
 
 def history_row(bytes order_id not None, change) -> bytes:
     cdef Buffer row
+    cdef ChangeView view
+    see_change(&view, change)
     open_buffer(&row)
     try:
-        put_big_endian(&row, 10, 2)
-        put_uuid(&row, order_id)
-        put_int4(&row, change.version)
-        put_time(&row, change.at)
-        put_text(&row, change.event)
-        put_text(&row, change.status)
-        put_text(&row, change.previous_status)
-        put_text(&row, change.actor)
-        put_text(&row, change.reason)
-        put_texts(&row, change.changed)
-        put_text(&row, change.traceparent)
+        put_history(&row, order_id, &view)
         return taken(&row)
     finally:
         close_buffer(&row)
@@ -94,76 +97,122 @@ def key_row(bytes order_id not None, master_version, bytes wrapped not None) -> 
     cdef Buffer row
     open_buffer(&row)
     try:
-        put_big_endian(&row, 3, 2)
-        put_uuid(&row, order_id)
-        put_int4(&row, master_version)
+        put_key_start(&row, order_id, master_version)
         put_bytes(&row, wrapped)
         return taken(&row)
     finally:
         close_buffer(&row)
 
 
-cdef int put_line(Buffer* row, bytes order_id, line) except -1:
+cdef int put_order_start(Buffer* row, const OrderView* order) except -1:
+    put_big_endian(row, 18, 2)
+    put_uuid(row, <bytes?>order.id)
+    put_int4(row, <object>order.client_id)
+    put_text(row, order.channel)
+    put_text(row, order.currency)
+    put_text(row, order.customer_id)
+    put_text(row, order.external_id)
+    put_text(row, order.sale_id)
+    put_text(row, order.status)
+    put_int4(row, <object>order.version)
+    put_int8(row, <object>order.total)
+    put_bytes(row, <bytes?>order.metadata)
+    put_bytes(row, <bytes?>order.adjustments)
+    put_time(row, order.placed_at)
+    put_text(row, order.paid_reference)
+    return put_time(row, order.paid_at)
+
+
+cdef int put_order_end(Buffer* row, const OrderView* order) except -1:
+    put_time(row, order.created_at)
+    return put_time(row, order.expires_at)
+
+
+cdef int put_line(Buffer* row, bytes order_id, object line) except -1:
+    cdef LineView view
+    see_line(&view, line)
     put_big_endian(row, 9, 2)
     put_uuid(row, order_id)
-    put_int4(row, line.line)
-    put_text(row, line.sku)
-    put_text(row, line.title)
-    put_int4(row, line.quantity)
-    put_int8(row, line.unit_price)
-    put_int8(row, line.amount)
-    put_bool(row, line.stocked)
-    put_bool(row, line.limited)
-    return 0
+    put_int4(row, <object>view.line)
+    put_text(row, view.sku)
+    put_text(row, view.title)
+    put_int4(row, <object>view.quantity)
+    put_int8(row, <object>view.unit_price)
+    put_int8(row, <object>view.amount)
+    put_bool(row, <object>view.stocked)
+    return put_bool(row, <object>view.limited)
 
 
-cdef int put_bool(Buffer* row, bint value) except -1:
+cdef int put_history(Buffer* row, bytes order_id, const ChangeView* change) except -1:
+    put_big_endian(row, 10, 2)
+    put_uuid(row, order_id)
+    put_int4(row, <object>change.version)
+    put_time(row, change.at)
+    put_text(row, change.event)
+    put_text(row, change.status)
+    put_text(row, change.previous_status)
+    put_text(row, change.actor)
+    put_text(row, change.reason)
+    put_texts(row, <tuple?>change.changed)
+    return put_text(row, change.traceparent)
+
+
+cdef int put_key_start(Buffer* row, bytes order_id, object master_version) except -1:
+    put_big_endian(row, 3, 2)
+    put_uuid(row, order_id)
+    return put_int4(row, master_version)
+
+
+cdef inline int put_bool(Buffer* row, bint value) except -1:
     put_length(row, 1)
     return put_big_endian(row, value, 1)
 
 
-cdef int put_length(Buffer* row, Py_ssize_t length) except -1:
-    put_big_endian(row, length, 4)
-    return 0
-
-
-cdef int put_bytes(Buffer* row, bytes value) except -1:
+cdef inline int put_bytes(Buffer* row, bytes value) except -1:
     if value is None:
         return put_length(row, NULL_LENGTH)
     put_length(row, PyBytes_GET_SIZE(value))
     return put(row, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
 
 
-cdef int put_text(Buffer* row, str value) except -1:
+cdef inline int put_text(Buffer* row, PyObject* value) except -1:
     cdef Py_ssize_t count
     cdef const char* text
-    if value is None:
+    if <object>value is None:
         return put_length(row, NULL_LENGTH)
-    text = PyUnicode_AsUTF8AndSize(value, &count)
+    if PyUnicode_Check(<object>value) and PyUnicode_IS_COMPACT_ASCII(<object>value):
+        count = PyUnicode_GET_LENGTH(<object>value)
+        put_length(row, count)
+        return put(row, <const char*>PyUnicode_DATA(<object>value), count)
+    text = PyUnicode_AsUTF8AndSize(<str?>value, &count)
     put_length(row, count)
     return put(row, text, count)
 
 
-cdef int put_uuid(Buffer* row, bytes value) except -1:
+cdef inline int put_uuid(Buffer* row, bytes value) except -1:
     assert value is not None and len(value) == 16
     return put_bytes(row, value)
 
 
-cdef int put_int4(Buffer* row, int32_t number) except -1:
-    put_length(row, 4)
-    return put_big_endian(row, number, 4)
+cdef inline int put_int4(Buffer* row, int32_t number) except -1:
+    cdef char* target = claim(row, 8)
+    write_big_endian_4(target, 4)
+    write_big_endian_4(target + 4, <unsigned int>number)
+    return 0
 
 
-cdef int put_int8(Buffer* row, int64_t number) except -1:
-    put_length(row, 8)
-    return put_big_endian(row, number, 8)
+cdef inline int put_int8(Buffer* row, int64_t number) except -1:
+    cdef char* target = claim(row, 12)
+    write_big_endian_4(target, 8)
+    write_big_endian_8(target + 4, <unsigned long long>number)
+    return 0
 
 
-cdef int put_time(Buffer* row, value) except -1:
+cdef inline int put_time(Buffer* row, PyObject* value) except -1:
     cdef int64_t ms
-    if value is None:
+    if <object>value is None:
         return put_length(row, NULL_LENGTH)
-    ms = value
+    ms = <object>value
     if ms < TIME_MS_MIN or ms > TIME_MS_MAX:
         raise OverflowError("an instant outside of the years 1 to 9999")
     return put_int8(row, (ms - POSTGRES_EPOCH_MS) * 1000)
@@ -181,7 +230,7 @@ cdef int put_texts(Buffer* row, tuple values) except -1:
         put_big_endian(row, len(values), 4)
         put_big_endian(row, 1, 4)
     for value in values:
-        put_text(row, value)
+        put_text(row, <PyObject*>value)
     end = row.used
     row.used = start - 4
     put_length(row, end - start)

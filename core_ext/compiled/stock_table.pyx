@@ -135,6 +135,12 @@ cdef class StockTable:
             self._forget_when_used_up(lease)
         return given
 
+    def holds(self, bytes lease not None) -> bool:
+        return lease in self._leases
+
+    def ids(self) -> list:
+        return list(self._leases)
+
     def leases(self) -> list:
         cdef Lease lease
         cdef list by_age = sorted([(lease.age, lease) for lease in self._leases.values()])

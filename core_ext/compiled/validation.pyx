@@ -8,6 +8,10 @@ exception.
 from core_ext import limits
 from core_ext.times import ms_of
 
+from cpython.object cimport PyObject
+
+from core_ext.compiled.views cimport ItemView, OrderInView, ShipToView, see_item, see_order_in, see_ship_to
+
 include "codes.pxi"
 
 __all__ = ["check_order"]
@@ -39,12 +43,14 @@ cdef long long TIME_MS_MAX = limits.TIME_MS_MAX
 
 
 def check_order(order, bint may_price) -> int:
-    cdef list items = order.items
-    cdef list adjustments = order.adjustments
-    cdef object placed_at = order.placed_at
-    cdef object paid = order.paid
-    cdef int fault = head_fault(order) or items_fault(items, may_price) or references_fault(order)
-    fault = fault or ship_to_fault(order.ship_to) or metadata_fault(order.metadata)
+    cdef OrderInView sent
+    see_order_in(&sent, order)
+    cdef list items = <list?>sent.items
+    cdef list adjustments = <list?>sent.adjustments
+    cdef object placed_at = <object>sent.placed_at
+    cdef object paid = <object>sent.paid
+    cdef int fault = head_fault(&sent) or items_fault(items, may_price) or references_fault(&sent)
+    fault = fault or ship_to_fault(<object>sent.ship_to) or metadata_fault(<dict?>sent.metadata)
     if fault:
         return fault
     if not may_price and not (adjustments is None and placed_at is None and paid is None):
@@ -52,9 +58,9 @@ def check_order(order, bint may_price) -> int:
     return adjustments_fault(adjustments, len(items)) or time_fault(placed_at) or paid_fault(paid)
 
 
-cdef int head_fault(order) except -1:
-    cdef str channel = order.channel
-    cdef str currency = order.currency
+cdef int head_fault(const OrderInView* order) except -1:
+    cdef str channel = <str?>order.channel
+    cdef str currency = <str?>order.currency
     cdef int fault = text_fault(channel, 1, CHANNEL_CHARS_MAX)
     if fault == 0 and not is_channel(channel):
         fault = BAD_FORMAT
@@ -65,49 +71,51 @@ cdef int head_fault(order) except -1:
 
 
 cdef int items_fault(list items, bint may_price) except -1:
+    cdef ItemView item
     cdef int fault
     cdef str sku
-    cdef object unit_price
     if not 1 <= len(items) <= ITEMS_MAX:
         return BAD_COUNT
-    for item in items:
-        sku = item.sku
+    for entry in items:
+        see_item(&item, entry)
+        sku = <str?>item.sku
         fault = text_fault(sku, 1, SKU_CHARS_MAX)
         if fault:
             return fault
         # ASCII without control characters is printable.
         if not PyUnicode_IS_ASCII(sku) and not sku.isprintable():
             return BAD_FORMAT
-        if is_outside(item.quantity, 1, QUANTITY_MAX):
+        if is_outside(<object>item.quantity, 1, QUANTITY_MAX):
             return OUT_OF_RANGE
-        unit_price = item.unit_price
-        if unit_price is not None:
+        if <object>item.unit_price is not None:
             if not may_price:
                 return SCOPE_REQUIRED
-            if is_outside(unit_price, 0, MONEY_MAX):
+            if is_outside(<object>item.unit_price, 0, MONEY_MAX):
                 return OUT_OF_RANGE
     return 0
 
 
-cdef int references_fault(order) except -1:
+cdef int references_fault(const OrderInView* order) except -1:
     cdef int fault = optional_fault(order.customer_id, REFERENCE_CHARS_MAX)
     fault = fault or optional_fault(order.sale_id, REFERENCE_CHARS_MAX)
     fault = fault or optional_fault(order.external_id, REFERENCE_CHARS_MAX)
     return fault or optional_fault(order.note, NOTE_CHARS_MAX)
 
 
-cdef int ship_to_fault(ship_to) except -1:
+cdef int ship_to_fault(object ship_to) except -1:
+    cdef ShipToView view
     if ship_to is None:
         return 0
+    see_ship_to(&view, ship_to)
     return (
-        optional_fault(ship_to.name, ADDRESS_CHARS_MAX)
-        or optional_fault(ship_to.phone, ADDRESS_CHARS_MAX)
-        or optional_fault(ship_to.country, ADDRESS_CHARS_MAX)
-        or optional_fault(ship_to.province, ADDRESS_CHARS_MAX)
-        or optional_fault(ship_to.city, ADDRESS_CHARS_MAX)
-        or optional_fault(ship_to.district, ADDRESS_CHARS_MAX)
-        or optional_fault(ship_to.street, ADDRESS_CHARS_MAX)
-        or optional_fault(ship_to.postcode, ADDRESS_CHARS_MAX)
+        optional_fault(view.name, ADDRESS_CHARS_MAX)
+        or optional_fault(view.phone, ADDRESS_CHARS_MAX)
+        or optional_fault(view.country, ADDRESS_CHARS_MAX)
+        or optional_fault(view.province, ADDRESS_CHARS_MAX)
+        or optional_fault(view.city, ADDRESS_CHARS_MAX)
+        or optional_fault(view.district, ADDRESS_CHARS_MAX)
+        or optional_fault(view.street, ADDRESS_CHARS_MAX)
+        or optional_fault(view.postcode, ADDRESS_CHARS_MAX)
     )
 
 
@@ -156,11 +164,11 @@ cdef int time_fault(moment) except -1:
     return 0
 
 
-cdef int optional_fault(str text, Py_ssize_t chars_max) except -1:
-    return 0 if text is None else text_fault(text, 1, chars_max)
+cdef inline int optional_fault(PyObject* text, Py_ssize_t chars_max) except -1:
+    return 0 if <object>text is None else text_fault(<str?>text, 1, chars_max)
 
 
-cdef int text_fault(str text, Py_ssize_t chars_min, Py_ssize_t chars_max) except -1:
+cdef inline int text_fault(str text, Py_ssize_t chars_min, Py_ssize_t chars_max) except -1:
     if text is None:
         raise TypeError("a text is required")
     if not chars_min <= PyUnicode_GET_LENGTH(text) <= chars_max:
@@ -172,7 +180,7 @@ cdef bint has_control(str text) noexcept:
     cdef int kind = PyUnicode_KIND(text)
     cdef void* data = PyUnicode_DATA(text)
     cdef Py_ssize_t at
-    cdef Py_UCS4 character
+    cdef unsigned int character
     for at in range(PyUnicode_GET_LENGTH(text)):
         character = PyUnicode_READ(kind, data, at)
         if character < 0x20 or 0x7F <= character <= 0x9F:

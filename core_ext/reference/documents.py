@@ -11,10 +11,26 @@ from core_ext.reference.ids import format_id, partition_of
 from core_ext.shapes import Change, Line, Order, ShipTo
 from core_ext.times import text_of
 
-__all__ = ["MASKED", "NONE", "PLAIN", "event_id", "event_json", "event_subject", "order_json"]
+__all__ = [
+    "KEY_HEADER",
+    "LIMITED",
+    "MASKED",
+    "NONE",
+    "ORDER_HEADER",
+    "PLAIN",
+    "STOCKED",
+    "created_headers",
+    "event_id",
+    "event_json",
+    "event_subject",
+    "order_json",
+]
 
 NONE, MASKED, PLAIN = 0, 1, 2  # how personal fields are shown: left out, as MASK, as they are
 MASK = "***"
+KEY_HEADER = "Floodgate-Key"  # <hash of the key>.<fingerprint of the body>, in hex
+ORDER_HEADER = "Floodgate-Order"  # <client id>.<a digit for each line, one digit where all are the same>
+STOCKED, LIMITED = 1, 2  # a line's digit is the sum of what it is
 
 
 def order_json(order: Order, personal: int) -> bytes:
@@ -61,6 +77,21 @@ def event_subject(order_id: bytes, event: str, channel: str) -> str:
 def event_id(order_id: bytes, version: int) -> str:
     """The id of the event of that version: the same whoever sends it, however often."""
     return f"{format_id(order_id)}.{version}"
+
+
+def created_headers(
+    client_id: int, lines: list[Line], key_hash: bytes | None, fingerprint: bytes | None
+) -> dict[str, str]:
+    """The headers of an order's first event, from which a restored ledger takes the order back; no KEY_HEADER once
+    the key is forgotten (both hashes None).
+    """
+    flags = "".join([str(STOCKED * line.stocked + LIMITED * line.limited) for line in lines])
+    if flags == flags[:1] * len(flags):
+        flags = flags[:1]
+    headers = {ORDER_HEADER: f"{client_id}.{flags}"}
+    if key_hash is not None and fingerprint is not None:
+        headers[KEY_HEADER] = f"{key_hash.hex()}.{fingerprint.hex()}"
+    return headers
 
 
 def _order_fields(order: Order, status: str, version: int, personal: int) -> dict[str, bytes | None]:

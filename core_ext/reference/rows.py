@@ -14,6 +14,7 @@ __all__ = [
     "KEY_COLUMNS",
     "LINE_COLUMNS",
     "ORDER_COLUMNS",
+    "PIECE_LINES_MAX",
     "TRAILER",
     "history_row",
     "key_row",
@@ -36,6 +37,10 @@ HISTORY_COLUMNS = (
 )
 KEY_COLUMNS = ("order_id", "master_version", "wrapped")
 # fmt: on
+
+# A row of order_lines has at most 64 x 4 bytes of SKU, 200 x 4 of title and 76 of the rest, with lengths; so many of
+# them stay well under the 512 KiB of one COPY, and are handed on in one piece.
+PIECE_LINES_MAX = 250
 
 POSTGRES_EPOCH_MS = 946_684_800_000  # 2000-01-01T00:00:00Z; a timestamptz counts microseconds from there
 TEXT_OID = 25

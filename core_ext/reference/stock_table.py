@@ -139,6 +139,14 @@ class StockTable:
             self._forget_when_used_up(lease)
         return given
 
+    def holds(self, lease: bytes) -> bool:
+        """Whether the lease is known."""
+        return lease in self._leases
+
+    def ids(self) -> list[bytes]:
+        """The ids of all leases, in the order in which they came."""
+        return list(self._leases)
+
     def leases(self) -> list[LeaseView]:
         """All leases, oldest first."""
         by_age = sorted(self._leases.values(), key=lambda lease: lease.age)

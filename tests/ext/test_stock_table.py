@@ -29,6 +29,13 @@ def test_add_of_a_lease_makes_its_units_free(till: Any) -> None:
     assert till.skus() == ["A", "B"]
 
 
+def test_holds_and_ids_name_the_leases_that_are_known(till: Any) -> None:
+    assert till.ids() == [L1, L2, L3]
+    till.drop(L1)
+    assert till.ids() == [L2, L3]
+    assert (till.holds(L1), till.holds(L2)) == (False, True)
+
+
 @pytest.mark.parametrize(("lease", "units"), [(L1, 1), (L1, 5), (bytes(16), 0), (bytes(16), -1)])
 def test_add_of_a_known_lease_or_no_units_is_refused(till: Any, lease: bytes, units: int) -> None:
     with pytest.raises(ValueError, match="lease"):

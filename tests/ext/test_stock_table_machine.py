@@ -166,6 +166,7 @@ class Tills(RuleBasedStateMachine):
             LeaseView(lease.id, lease.sku, lease.units, lease.used, lease.promised) for lease in self.model.visible()
         ]
         assert self.both("leases") == visible
+        assert self.both("ids") == [lease.lease for lease in visible]
         assert self.both("skus") == sorted({lease.sku for lease in visible})
         for sku in SKUS:
             assert self.both("free", sku) == self.model.free(sku)

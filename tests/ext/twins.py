@@ -12,7 +12,7 @@ import msgspec
 from core_ext.codes import FAULTS
 from core_ext.shapes import Change, Line, Order, OrderIn, Product, ShipTo
 
-MODULES = ("documents", "ids", "pricing", "rows", "stock_table", "validation")
+MODULES = ("admission", "documents", "ids", "pricing", "rows", "sealing", "stock_table", "validation")
 FAULT_NAMES = {fault.number: fault.name for fault in FAULTS.values()}
 ORDER_ID = bytes.fromhex("019ac4d4e0007abc8123456789abcdef")
 
@@ -21,10 +21,12 @@ class Twin(NamedTuple):
     """One implementation of all modules."""
 
     name: str
+    admission: ModuleType
     documents: ModuleType
     ids: ModuleType
     pricing: ModuleType
     rows: ModuleType
+    sealing: ModuleType
     stock_table: ModuleType
     validation: ModuleType
 

@@ -1,0 +1,3 @@
+# Ids, for the pass over a whole order (admission.pyx).
+
+cdef bytes made_id(object ms)
