@@ -4,6 +4,7 @@ who publishes then is told so at once.
 
 import asyncio
 import re
+from importlib.metadata import version
 
 import nats
 import structlog
@@ -12,6 +13,7 @@ from nats.aio.client import Client
 from persistence.errors import StreamUnavailableError
 
 CONNECT_TIMEOUT_S = 5.0
+VERSIONS = "2.16."  # of nats-py whose way of writing is known
 NEXT_SERVER = re.compile(r",\s*(?=[a-z]+://|[^@,]+(?:,|$))")  # A comma in a password parts nothing.
 
 log = structlog.get_logger("stream")
@@ -20,6 +22,19 @@ log = structlog.get_logger("stream")
 def servers_of(url: str) -> list[str]:
     """The addresses of servers that stand in one, parted by commas; the driver does not look for those itself."""
     return NEXT_SERVER.split(url)
+
+
+def can_write_whole() -> bool:
+    """Whether `write_whole` may be used with the nats-py that is installed."""
+    return version("nats-py").startswith(VERSIONS)
+
+
+async def write_whole(client: Client, frames: bytes) -> None:
+    """Send messages that are in the form of the protocol already, all in one write. Raises nats.errors.Error."""
+    if not client.is_connected:
+        raise nats.errors.OutboundBufferLimitError
+    await client._send_command(frames)  # noqa: SLF001 - the version is known
+    await client._flush_pending()  # noqa: SLF001 - as above
 
 
 async def connect(url: str, name: str) -> Client:

@@ -16,7 +16,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from persistence.errors import StreamUnavailableError
-from persistence.nats.client import connect
+from persistence.nats.client import can_write_whole, connect, write_whole
 from persistence.nats.stream import NAME, RESENT
 
 ACK_WAIT_S = 30.0
@@ -25,12 +25,21 @@ ERRORS = (nats.errors.Error, OSError, TimeoutError)
 
 
 class Delivery(NamedTuple):
-    """An event that was handed out. `id` is its Nats-Msg-Id; `attempts` counts how often it was, this time included."""
+    """An event that was handed out."""
 
-    id: str
     payload: bytes
-    attempts: int
     message: Msg
+
+    @property
+    def id(self) -> str:
+        """Its Nats-Msg-Id, or its place in the stream when it has none."""
+        headers = self.message.headers or {}
+        return headers.get("Nats-Msg-Id") or f"sequence {self.message.metadata.sequence.stream}"
+
+    @property
+    def attempts(self) -> int:
+        """How often it was handed out, this time included."""
+        return self.message.metadata.num_delivered
 
     @property
     def is_resent(self) -> bool:
@@ -41,13 +50,15 @@ class Delivery(NamedTuple):
 class Consumer:
     """One process's part in the durable consumer `durable` on the subjects `subject` of the stream of orders.
 
+    Acknowledgements that belong together go in one write, unless `whole` is False or nats-py is none that is known.
     Every method raises StreamUnavailableError when NATS cannot be reached, or has no stream; the next call tries again.
     """
 
-    def __init__(self, url: str, durable: str, subject: str) -> None:
+    def __init__(self, url: str, durable: str, subject: str, *, whole: bool = True) -> None:
         self._url = url
         self._durable = durable
         self._subject = subject
+        self._whole = whole and can_write_whole()
         self._client: Client | None = None
         self._subscription: JetStreamContext.PullSubscription | None = None
 
@@ -62,11 +73,15 @@ class Consumer:
         except ERRORS as error:
             await self._unbind()
             raise StreamUnavailableError(f"events cannot be fetched: {error!r}") from error
-        return [_delivery(message) for message in messages]
+        return [Delivery(message.data, message) for message in messages]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """These are done. An acknowledgement that gets lost only brings its event again."""
         try:
+            if self._client is not None and self._whole:
+                acks = [f"PUB {delivery.message.reply} 0\r\n\r\n" for delivery in deliveries]
+                await write_whole(self._client, "".join(acks).encode())
+                return
             for delivery in deliveries:
                 await delivery.message.ack()
         except ERRORS as error:
@@ -132,14 +147,3 @@ class Consumer:
             max_ack_pending=ACK_PENDING_MAX,
             max_deliver=-1,  # Giving up is decided by the caller, who can tell a bad event from a bad day.
         )
-
-
-def _delivery(message: Msg) -> Delivery:
-    headers = message.headers or {}
-    metadata = message.metadata
-    return Delivery(
-        headers.get("Nats-Msg-Id", f"sequence {metadata.sequence.stream}"),
-        message.data,
-        metadata.num_delivered,
-        message,
-    )

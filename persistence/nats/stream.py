@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import nats
@@ -22,7 +22,8 @@ from nats.js.api import DiscardPolicy, PersistMode, RetentionPolicy, StorageType
 from nats.js.errors import NotFoundError
 
 from persistence.errors import StreamUnavailableError
-from persistence.nats.client import connect
+from persistence.nats import frames
+from persistence.nats.client import can_write_whole, connect, write_whole
 
 NAME = "ORDERS"
 STOCK = "STOCK"
@@ -46,6 +47,14 @@ class Event(NamedTuple):
     id: str
     payload: bytes
     headers: Mapping[str, str] = MappingProxyType({})
+
+
+class Message(NamedTuple):
+    """An event on its way: where it is acknowledged, if anywhere, and what JetStream has to be told besides."""
+
+    event: Event
+    reply: str
+    headers: dict[str, str]
 
 
 class Ack(msgspec.Struct):
@@ -75,18 +84,26 @@ _decode_ack = msgspec.json.Decoder(Ack).decode
 
 
 class Stream:
-    """A connection to NATS that comes back by itself. `publish` may be called by several tasks at once."""
+    """A connection to NATS that comes back by itself. `publish` may be called by several tasks at once. The events of a
+    call go in one write, unless `whole` is False or nats-py is none that is known: then singly, by its public call.
+    """
 
-    def __init__(self, url: str, name: str, ack_timeout_s: float) -> None:
+    def __init__(self, url: str, name: str, ack_timeout_s: float, *, whole: bool = True) -> None:
         self._url = url
         self._name = name
         self._ack_timeout_s = ack_timeout_s
+        self._whole = whole and can_write_whole()
         self._client: Client | None = None
         self._inbox = ""
         self._tokens = itertools.count()
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._opening = asyncio.Lock()
         self.full = False  # whether the last event was refused for want of room
+
+    @property
+    def way(self) -> Literal["whole", "singly"]:
+        """How the events of a publish go to the server."""
+        return "whole" if self._whole else "singly"
 
     @property
     def connected(self) -> bool:
@@ -183,26 +200,28 @@ class Stream:
         raises StreamUnavailableError.
         """
         client = await self.ensure_open()
-        for event in events:
-            await self._send(client, event._replace(subject=subject), "", _headers(event))
+        await self._send(client, [Message(event._replace(subject=subject), "", {}) for event in events])
         try:
             await client.flush(timeout=math.ceil(self._ack_timeout_s))
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise StreamUnavailableError(f"NATS does not take the events: {error!r}") from error
 
     async def _publish_atomic(self, client: Client, events: Sequence[Event], stream: str) -> Ack:
-        batch_id = secrets.token_hex(16)
+        """The first message names the stream, which is enough: one that belonged to another stream would be missing in
+        the batch, and a batch with a gap is refused as a whole.
+        """
+        batch_id, last = secrets.token_hex(16), len(events)
         token, reply = self._expect_reply()
+        messages = []
+        for sequence, event in enumerate(events, 1):
+            headers = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(sequence)}
+            if sequence == 1:
+                headers["Nats-Expected-Stream"] = stream
+            if sequence == last:
+                headers["Nats-Batch-Commit"] = "1"
+            messages.append(Message(event, reply if sequence == last else "", headers))
         try:
-            for sequence, event in enumerate(events, 1):
-                headers = _stored_headers(event, stream) | {
-                    "Nats-Batch-Id": batch_id,
-                    "Nats-Batch-Sequence": str(sequence),
-                }
-                last = sequence == len(events)
-                if last:
-                    headers["Nats-Batch-Commit"] = "1"
-                await self._send(client, event, reply if last else "", headers)
+            await self._send(client, messages)
             return await self._ack(token)
         finally:
             self._waiting.pop(token, None)
@@ -211,10 +230,12 @@ class Stream:
         tokens: list[str] = []
         duplicates = 0
         try:
+            messages = []
             for event in events:
                 token, reply = self._expect_reply()
                 tokens.append(token)
-                await self._send(client, event, reply, _stored_headers(event, stream))
+                messages.append(Message(event, reply, {"Nats-Expected-Stream": stream}))
+            await self._send(client, messages)
             for token in tokens:
                 ack = await self._ack(token)
                 self._check(ack)
@@ -229,10 +250,14 @@ class Stream:
         if ack.error is not None or ack.seq <= 0:
             raise StreamUnavailableError(f"the stream refuses an event: {ack.error}")
 
-    async def _send(self, client: Client, event: Event, reply: str, headers: dict[str, str]) -> None:
+    async def _send(self, client: Client, messages: Sequence[Message]) -> None:
         try:
-            await client.publish(event.subject, event.payload, reply=reply, headers=headers)
-        except (nats.errors.Error, OSError) as error:
+            if self._whole:
+                await _send_whole(client, messages)
+                return
+            for event, reply, headers in messages:
+                await client.publish(event.subject, event.payload, reply=reply, headers=_headers(event) | headers)
+        except (nats.errors.Error, frames.FrameError, OSError) as error:
             raise StreamUnavailableError(f"NATS does not take an event: {error!r}") from error
 
     def _expect_reply(self) -> tuple[str, str]:
@@ -305,5 +330,11 @@ def _headers(event: Event) -> dict[str, str]:
     return {"Nats-Msg-Id": event.id, "Content-Type": CONTENT_TYPE, **event.headers}
 
 
-def _stored_headers(event: Event, stream: str) -> dict[str, str]:
-    return _headers(event) | {"Nats-Expected-Stream": stream}
+async def _send_whole(client: Client, messages: Sequence[Message]) -> None:
+    """What `publish` does for each, once for all of them."""
+    bytes_max = client.max_payload
+    written = [
+        frames.message(event.subject, reply, frames.headers(_headers(event) | headers), event.payload, bytes_max)
+        for event, reply, headers in messages
+    ]
+    await write_whole(client, b"".join(written))

@@ -5,7 +5,7 @@ once.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import asyncpg
@@ -27,6 +27,14 @@ _BEAT = """
 update worker set seen_at = clock_timestamp(), pinch = $2,
     pinch_s = greatest(extract(epoch from clock_timestamp() - seen_at), $3)
 where owner = $1 and state = 'alive' returning true
+"""
+_STILL_ACTIVE = "select lease_id from stock_lease where lease_id = any($1::uuid[]) and state = 'active'"
+# Compared as a row and ordered by both, so that only the index of the owners' leases answers it in order: with the
+# owner alone a walk of the primary key would do, too, which is that of everybody's leases, closed ones among them.
+_ACTIVE_AFTER = """
+select lease_id from stock_lease
+where (owner, lease_id) > ($1::uuid, $2::uuid) and owner <= $1::uuid and state = 'active'
+order by owner, lease_id limit $3
 """
 _SILENT = """
 update worker set state = 'dead'
@@ -55,23 +63,36 @@ async def register(session: Session, owner: str, host: str, pid: int, lane: int)
 
 async def heartbeat(
     session: Session, owner: str, pinch: Mapping[str, tuple[int, int, int]] | None = None, every_s: float = 1.0
-) -> tuple[Reading, set[bytes]]:
+) -> Reading:
     """Say that `owner` lives, and where stock pinches: stock key -> refills and orders refused since the last
-    heartbeat, one of which comes every `every_s`, and orders parked now. Returns a reading of PostgreSQL's clock and
-    the ids of the owner's active leases.
+    heartbeat, one of which comes every `every_s`, and orders parked now. Returns a reading of PostgreSQL's clock.
 
     Raises OwnerNotAliveError once the owner has been declared dead: it has to drop its till and go on under a new id.
     """
     told = msgspec.json.encode(pinch).decode() if pinch else None
 
-    async def call(connection: asyncpg.Connection) -> tuple[Reading, set[bytes]]:
+    async def call(connection: asyncpg.Connection) -> Reading:
         reading = await read_clock(connection)
         if await connection.fetchval(_BEAT, owner, told, every_s) is None:
             raise OwnerNotAliveError(owner)
-        rows = await connection.fetch("select lease_id from stock_lease where owner = $1 and state = 'active'", owner)
-        return reading, {row["lease_id"].bytes for row in rows}
+        return reading
 
     return await session.run(call)
+
+
+async def still_active(session: Session, leases: Iterable[bytes]) -> set[bytes]:
+    """Those of these leases that the ledger counts as active. It costs the leases named."""
+    ids = [UUID(lease) for lease in leases]
+    rows = await session.run(lambda c: c.fetch(_STILL_ACTIVE, ids))
+    return {row["lease_id"].bytes for row in rows}
+
+
+async def active_after(session: Session, owner: str, lease: bytes, leases_max: int) -> list[bytes]:
+    """The owner's active leases with ids above `lease`, in order, `leases_max` at most. It costs those, however many
+    the owner has.
+    """
+    rows = await session.run(lambda c: c.fetch(_ACTIVE_AFTER, owner, UUID(lease), leases_max))
+    return [row["lease_id"].bytes for row in rows]
 
 
 async def read_clock(connection: asyncpg.Connection) -> Reading:

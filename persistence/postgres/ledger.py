@@ -3,24 +3,26 @@
 `commit` either says which orders live, or raises one of three things that must never be mixed up: the batch did not
 happen (LedgerUnavailableError, PoisonError, BatchFencedError), or nobody knows yet (AmbiguousError: COMMIT was sent and
 no `COMMIT` came back). An ambiguous batch is settled by `control.resolve`, whose answer never changes.
+
+A batch goes in one write (`pipeline`), which undoes itself when an order is refused, and then step by step.
 """
 
 import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import asyncpg
+import structlog
 from asyncpg.pgproto.pgproto import UUID
 
 from persistence.errors import LedgerUnavailableError, PoisonError
-from persistence.postgres import schema
+from persistence.postgres import frames, pipeline, schema
 from persistence.postgres.connect import UNREACHABLE, connect, ensure_durable
 from persistence.postgres.orders import HISTORY, LINE, ORDER
 
 COPY_BYTES_MAX = 512 * 1024 - 1024  # asyncpg waits without limit for a stalled peer beyond 512 KiB
-COPY_HEADER = bytes.fromhex("5047434f50590aff0d0a00") + bytes(8)
-COPY_TRAILER = b"\xff\xff"
 COMMIT_NAME = "fg-commit:"
 # The order of the fields in the rows of an Entry. Named in each COPY, so that a column added later does not shift them.
 COLUMNS = {
@@ -33,6 +35,20 @@ COMMIT_BATCH = (
     "select at, verdict, stored_order, stored_fingerprint, over_sku, over_taken "
     "from commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 )
+BEGIN = "begin isolation level read committed"
+# The statements of a batch in one write, by the names that they are prepared under.
+WHOLE = {
+    "fg_begin": BEGIN,
+    "fg_batch": "select commit_whole($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    **{
+        f"fg_{table}": f"copy {table} ({', '.join(columns)}) from stdin (format binary)"
+        for table, columns in COLUMNS.items()
+    },
+    "fg_commit": "commit",
+}
+_BEGIN = frames.call("fg_begin", ())
+_COMMIT = frames.call("fg_commit", ()) + frames.SYNC
+REFUSED = "FG001"  # commit_whole: an order of the batch does not live
 # Careless plans made the update of leases 7 times slower; the generic plan walks the primary keys whatever the arrays
 # hold. A transaction ends within TRANSACTION_MS whatever its client does, unless its backend is stopped inside COPY
 # (see `control.reap`).
@@ -46,6 +62,8 @@ ABORTED = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
 )
+
+log = structlog.get_logger("ledger")
 
 
 class Limit(NamedTuple):
@@ -106,14 +124,28 @@ class BatchFencedError(Exception):
 
 
 class Ledger:
-    """A committer's connection. Not safe for two callers at once: a lane owns it."""
+    """A committer's connection. Not safe for two callers at once: a lane owns it. Unless `pipelined`, no batch goes in
+    one write.
+    """
 
-    def __init__(self, url: str, owner: str, command_timeout_s: float) -> None:
+    def __init__(self, url: str, owner: str, command_timeout_s: float, *, pipelined: bool = True) -> None:
         self._url = url
         self._name = COMMIT_NAME + owner
         self._command_timeout_s = command_timeout_s
+        self._pipelined = pipelined
         self._connection: asyncpg.Connection | None = None
-        self._commit_batch: asyncpg.prepared_stmt.PreparedStatement | None = None
+        self._pipeline: pipeline.Pipeline | None = None
+        self._statements: list[asyncpg.prepared_stmt.PreparedStatement] = []
+        # After a refusal the next batch goes step by step: refusals come together, and an attempt in vain costs more
+        # than the round trips.
+        self._careful = False
+
+    @property
+    def way(self) -> Literal["pipelined", "stepwise", "closed"]:
+        """How a batch goes to the server."""
+        if self._connection is None:
+            return "closed"
+        return "stepwise" if self._pipeline is None else "pipelined"
 
     async def ensure_open(self) -> None:
         """Connect unless connected. Raises LedgerUnavailableError, also for a schema that is older than needed, or
@@ -125,7 +157,11 @@ class Ledger:
         try:
             await ensure_durable(connection)
             await schema.ensure_new_enough(connection)
-            self._commit_batch = await connection.prepare(COMMIT_BATCH)
+            self._statements = [await connection.prepare(COMMIT_BATCH)]
+            self._pipeline = pipeline.open_on(connection) if self._pipelined else None
+            if self._pipeline is not None:
+                # Kept, because the driver closes a statement that nobody holds.
+                self._statements += [await connection.prepare(text, name=name) for name, text in WHOLE.items()]
         except UNREACHABLE as error:
             connection.terminate()
             raise LedgerUnavailableError(f"PostgreSQL did not answer: {error!r}") from error
@@ -133,6 +169,7 @@ class Ledger:
             connection.terminate()
             raise
         self._connection = connection
+        log.info("ledger_opened", way=self.way)
 
     def close(self) -> None:
         """Drop the connection at once. An open transaction is rolled back by the server."""
@@ -145,19 +182,60 @@ class Ledger:
         Returns those that do not live; all others are durable when this returns.
         """
         await self.ensure_open()
-        connection, commit_batch = self._connection, self._commit_batch
-        assert connection is not None
-        assert commit_batch is not None
-        entries = sorted(entries, key=lambda entry: entry.key_hash)
-        assert all(one.key_hash != other.key_hash for one, other in itertools.pairwise(entries))
+        assert self._connection is not None
+        entries = sorted(entries, key=attrgetter("key_hash"))
+        assert len({entry.key_hash for entry in entries}) == len(entries)
+        begin = BEGIN
+        if self._pipeline is not None and not self._careful:
+            if await self._commit_whole(self._connection, self._pipeline, batch_id, entries):
+                return []
+            begin = f"rollback; {BEGIN}"
+        refusals = await self._commit_stepwise(self._connection, batch_id, entries, begin)
+        self._careful = bool(refusals)
+        return refusals
+
+    async def _commit_whole(
+        self, connection: asyncpg.Connection, way: pipeline.Pipeline, batch_id: bytes, entries: Sequence[Entry]
+    ) -> bool:
+        """False when an order is refused: nothing has happened, and the failed transaction is still open. COMMIT is in
+        what is written, so from then on only an answer up to its end says what became of the batch.
+        """
+        try:
+            messages = _messages(batch_id, entries)
+        except frames.EncodeError as error:
+            raise PoisonError(f"a row is refused: {error!r}") from error
+        backend_pid = connection.get_server_pid()
+        try:
+            async with asyncio.timeout(self._command_timeout_s):
+                answer = await way.exchange(messages)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, asyncio.CancelledError):
+                raise  # The caller is going: nobody is left who could settle what became of the batch.
+            raise AmbiguousError(backend_pid, []) from error
+        if answer.error is None and (answer.tag, answer.state) == ("COMMIT", "I"):
+            return True
+        if answer.error is not None and answer.error.sqlstate == REFUSED:
+            return False
+        self.close()
+        if answer.tag == "COMMIT":  # Whatever was said behind it, it may be done.
+            raise AmbiguousError(backend_pid, []) from answer.error
+        if answer.error is None:
+            raise LedgerUnavailableError(f"the batch was rolled back: {answer.tag}")
+        raise _aborted(answer.error) from answer.error
+
+    async def _commit_stepwise(
+        self, connection: asyncpg.Connection, batch_id: bytes, entries: Sequence[Entry], begin: str
+    ) -> list[Refusal]:
+        """The public way: a round trip a statement, so that the rows of the living alone are copied."""
         backend_pid = connection.get_server_pid()
         refusals: list[Refusal] = []
         commit_sent = False
         # Cancelling does not end a COPY that waits for a stalled peer; terminating its connection does.
         watchdog = asyncio.get_running_loop().call_later(2 * self._command_timeout_s, connection.terminate)
         try:
-            await connection.execute("begin isolation level read committed")
-            rows = await commit_batch.fetch(UUID(batch_id), *_arguments(entries))
+            await connection.execute(begin)
+            rows = await self._statements[0].fetch(UUID(batch_id), *_arguments(entries))
             refusals = [_refusal(entries, row) for row in rows]
             await _copy(connection, _living(entries, refusals))
             commit_sent = True
@@ -178,23 +256,71 @@ class Ledger:
         return refusals
 
 
-def _arguments(entries: Sequence[Entry]) -> tuple[list[Any], ...]:
-    demand = [(at, UUID(lease), units) for at, entry in enumerate(entries, 1) for lease, units in entry.parts]
-    limits = sorted((*limit, at) for at, entry in enumerate(entries, 1) for limit in entry.limits)
+class _Arrays(NamedTuple):
+    """What commit_batch wants to know of a batch besides its id, in parallel columns."""
+
+    keys: list[bytes]
+    orders: list[bytes]
+    fingerprints: list[bytes]
+    demand: tuple[list[int], list[bytes], list[int]]
+    limits: tuple[list[int], list[str], list[str], list[int], list[int]]
+
+
+def _arrays(entries: Sequence[Entry]) -> _Arrays:
+    demand: tuple[list[int], list[bytes], list[int]] = ([], [], [])
+    orders, leases, units = demand
+    limits: list[tuple[str, str, int, int, int]] = []
+    for at, entry in enumerate(entries, 1):
+        for lease, count in entry.parts:
+            orders.append(at)
+            leases.append(lease)
+            units.append(count)
+        if entry.limits:
+            limits += ((*limit, at) for limit in entry.limits)
+    limits.sort()
     assert all(one[:2] != other[:2] for one, other in itertools.pairwise(limits))
-    return (
-        [UUID(entry.key_hash) for entry in entries],
-        [UUID(entry.order_id) for entry in entries],
-        [UUID(entry.fingerprint) for entry in entries],
-        [at for at, _, _ in demand],
-        [lease for _, lease, _ in demand],
-        [units for _, _, units in demand],
-        [at for *_, at in limits],
-        [sku for sku, *_ in limits],
-        [customer for _, customer, *_ in limits],
-        [units for _, _, units, *_ in limits],
-        [units_max for *_, units_max, _ in limits],
+    return _Arrays(
+        [entry.key_hash for entry in entries],
+        [entry.order_id for entry in entries],
+        [entry.fingerprint for entry in entries],
+        demand,
+        (
+            [at for *_, at in limits],
+            [sku for sku, *_ in limits],
+            [customer for _, customer, *_ in limits],
+            [wanted for _, _, wanted, *_ in limits],
+            [units_max for *_, units_max, _ in limits],
+        ),
     )
+
+
+def _messages(batch_id: bytes, entries: Sequence[Entry]) -> bytes:
+    """The whole transaction in one piece; it ends without a trace unless every order lives."""
+    arrays = _arrays(entries)
+    (at, leases, units), (limit_at, skus, customers, wanted, units_max) = arrays.demand, arrays.limits
+    arguments = (
+        batch_id,
+        frames.uuids(arrays.keys),
+        frames.uuids(arrays.orders),
+        frames.uuids(arrays.fingerprints),
+        frames.int4s(at),
+        frames.uuids(leases),
+        frames.int8s(units),
+        frames.int4s(limit_at),
+        frames.texts(skus),
+        frames.texts(customers),
+        frames.int8s(wanted),
+        frames.int8s(units_max),
+    )
+    copies = [piece for table, rows in _rows(entries) for piece in frames.copy(f"fg_{table}", rows)]
+    return b"".join((_BEGIN, frames.call("fg_batch", arguments), *copies, _COMMIT))
+
+
+def _arguments(entries: Sequence[Entry]) -> tuple[list[Any], ...]:
+    arrays = _arrays(entries)
+    at, leases, units = arrays.demand
+    ids = [[UUID(one) for one in column] for column in (arrays.keys, arrays.orders, arrays.fingerprints)]
+    return (*ids, at, [UUID(lease) for lease in leases], units, *arrays.limits)
 
 
 def _refusal(entries: Sequence[Entry], row: asyncpg.Record) -> Refusal:
@@ -212,13 +338,17 @@ def _living(entries: Sequence[Entry], refusals: list[Refusal]) -> Sequence[Entry
     return [entry for entry in entries if entry.key_hash not in dead]
 
 
-async def _copy(connection: asyncpg.Connection, entries: Sequence[Entry]) -> None:
-    for table, rows in (
+def _rows(entries: Sequence[Entry]) -> tuple[tuple[str, list[bytes]], ...]:
+    return (
         ("orders", [entry.order_row for entry in entries]),
         ("order_lines", [piece for entry in entries for piece in entry.line_rows]),
         ("order_history", [entry.history_row for entry in entries]),
         ("order_key", [entry.key_row for entry in entries if entry.key_row]),
-    ):
+    )
+
+
+async def _copy(connection: asyncpg.Connection, entries: Sequence[Entry]) -> None:
+    for table, rows in _rows(entries):
         for payload in _payloads(rows):
             # A view, because the driver takes plain bytes for the name of a file.
             await connection.copy_to_table(table, source=memoryview(payload), columns=COLUMNS[table], format="binary")
@@ -230,12 +360,12 @@ def _payloads(rows: Iterable[bytes]) -> Iterable[bytes]:
     size = 0
     for row in rows:
         if pieces and size + len(row) > COPY_BYTES_MAX:
-            yield b"".join((COPY_HEADER, *pieces, COPY_TRAILER))
+            yield b"".join((frames.COPY_HEADER, *pieces, frames.COPY_TRAILER))
             pieces, size = [], 0
         pieces.append(row)
         size += len(row)
     if pieces:
-        yield b"".join((COPY_HEADER, *pieces, COPY_TRAILER))
+        yield b"".join((frames.COPY_HEADER, *pieces, frames.COPY_TRAILER))
 
 
 def _aborted(error: BaseException) -> Exception:

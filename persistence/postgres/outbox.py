@@ -15,6 +15,11 @@ select batch_id, order_ids, versions from outbox
 where created_at < clock_timestamp() - make_interval(secs => $1) and format = any($3)
 order by batch_id limit $2 for update skip locked
 """
+_REMOVE = """
+delete from outbox where batch_id = any(array(
+    select batch_id from outbox where batch_id = any($1) for update skip locked
+))
+"""
 
 
 class Pending(NamedTuple):
@@ -25,8 +30,10 @@ class Pending(NamedTuple):
 
 
 async def remove(connection: asyncpg.Connection | asyncpg.Pool, batch_ids: Sequence[bytes]) -> None:
-    """The stream has acknowledged every event of these batches."""
-    await connection.execute("delete from outbox where batch_id = any($1)", [UUID(batch_id) for batch_id in batch_ids])
+    """The stream has acknowledged every event of these batches. What a relay holds is left to it: to wait for it would
+    hold up the events of later commits, until they are old enough for a relay, too.
+    """
+    await connection.execute(_REMOVE, [UUID(batch_id) for batch_id in batch_ids])
 
 
 @asynccontextmanager
