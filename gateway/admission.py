@@ -7,24 +7,25 @@ does not know the key.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
-from core_ext import ids, pricing, rows, validation
+from core_ext import admission, documents, pricing, validation
 from core_ext.faults import FaultAt, find_faults, pricing_faults
-from core_ext.shapes import Change, Order, OrderIn, Priced, Product
+from core_ext.shapes import OrderIn, Priced, Product
 from gateway.batch import BatchQueue, Pending
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
 from gateway.domain.access import Client
 from gateway.domain.keys import Hasher
-from gateway.domain.outcomes import Accepted, Outcome, Refusal
+from gateway.domain.outcomes import Accepted, Outcome, Promise, Refusal
 from gateway.domain.personal import Vault
 from gateway.domain.sales import Sale, not_in_sale
 from gateway.domain.stock_keys import stock_key
 from gateway.leases import Leases
 from gateway.lookup import KeyLookup, OverloadedError
-from gateway.orders import CREATED, OrderBook, body_of, event_of
+from gateway.orders import OrderBook, body_of
 from gateway.parking import Parked, Parts, Short
 from gateway.rates import Allowance
 from gateway.sales import Sales
@@ -32,12 +33,10 @@ from gateway.settings import Settings
 from gateway.tasks import Tasks
 from gateway.tracing import Trace
 from persistence.errors import LedgerUnavailableError
+from persistence.nats.stream import Event
 from persistence.postgres.ledger import Entry, Limit
-from persistence.postgres.orders import StoredKey, to_ms
+from persistence.postgres.orders import StoredKey
 
-# A row of order_lines has at most 64 x 4 bytes of SKU, 200 x 4 of title and 76 of the rest, with lengths; 250 of them
-# stay well under the 512 KiB of one COPY.
-PIECE_LINES_MAX = 250
 LARGE_ITEMS_MIN = 101  # an order of more than 100 items may be larger than the usual body
 STATELESS = "the order is not valid"
 PRICING = "the order does not fit the catalogue"
@@ -49,7 +48,6 @@ MAY_HAVE_CHANGED = frozenset(
 
 _decode = msgspec.json.Decoder(OrderIn).decode
 _decode_any = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
 
 
 class Request(msgspec.Struct, eq=False):
@@ -85,7 +83,7 @@ class InFlight(msgspec.Struct, eq=False):
     """The first request with a key, while it is being answered."""
 
     fingerprint: bytes
-    outcome: asyncio.Future[Outcome]
+    outcome: Promise
 
 
 class Admission:
@@ -130,14 +128,19 @@ class Admission:
         """Answer a request for an order. The order goes on when the caller is cancelled: its buyer may ask again with
         the same key.
         """
+        return await _known(self.begin(request))
+
+    def begin(self, request: Request) -> Promise:
+        """Begin to answer a request, without waiting: the promise has the answer, now or later."""
         if request.trace is not None:
             request.trace.placed_s = self._clock.now_s()
         request.key_hash = self._hasher.key_hash(request.client.client_id, request.key)
         request.fingerprint = self._hasher.fingerprint(request.body)
+        outcome = Promise()
         first = self._in_flight.get(request.key_hash)
         if first is not None:
-            return await self._second(first, request)
-        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            self._tasks.start(self._second(first, request, outcome))
+            return outcome
         self._in_flight[request.key_hash] = InFlight(request.fingerprint, outcome)
         outcome.add_done_callback(lambda _: self._answered(request, outcome))
         try:
@@ -145,20 +148,24 @@ class Admission:
         except BaseException:
             outcome.set_result(Refusal("internal"))
             raise
-        if isinstance(answer, Refusal) and answer.code not in MAY_HAVE_CHANGED:
-            outcome.set_result(answer)
-        elif answer is not None:
+        if isinstance(answer, Waiting):
             self._tasks.start(self._finish(answer, request, outcome))
-        return await asyncio.shield(outcome)
+        elif answer is not None and answer.code in MAY_HAVE_CHANGED:
+            self._refuse_unless_known(answer, request, outcome)
+        elif answer is not None:
+            outcome.set_result(answer)
+        return outcome
 
-    def try_admit(self, request: Request, outcome: asyncio.Future[Outcome]) -> Refusal | Waiting | None:
+    def try_admit(self, request: Request, outcome: Promise) -> Refusal | Waiting | None:
         """Admit an order into the queue (None: `outcome` will tell), or say why not, or what it waits for."""
         if self.draining or not (self.open and self._clock.known and self._catalogue.loaded and self._sales.loaded):
             return Refusal("ledger_away")
-        draft = self._draft(request)
+        # Whether there is room is asked before the order is read: to refuse must cost little.
+        draft = self._draft(request) if self._queue.room(self._clock.now_s()) else Refusal("overloaded")
         if isinstance(draft, Refusal):
             return draft
-        if not self._queue.room(self._clock.now_s(), _limits(draft)):
+        limits = _limits(draft) if draft.priced.limits else ()
+        if limits and not self._queue.room(self._clock.now_s(), limits):
             return Refusal("overloaded")
         demand = draft.priced.demand
         parts = self._leases.try_reserve(demand) if demand else []
@@ -182,36 +189,43 @@ class Admission:
         else:
             self._requeue(pending, parts)
 
-    def _answered(self, request: Request, outcome: asyncio.Future[Outcome]) -> None:
+    def _answered(self, request: Request, outcome: Promise) -> None:
         self._in_flight.pop(request.key_hash, None)
-        if request.sale is not None and not outcome.cancelled() and isinstance(refusal := outcome.result(), Refusal):
+        if request.sale is not None and isinstance(refusal := outcome.result(), Refusal):
             self._sales.count(request.sale, refusal.code)
 
-    async def _second(self, first: InFlight, request: Request) -> Outcome:
+    async def _second(self, first: InFlight, request: Request, outcome: Promise) -> None:
         """A request whose key is in flight: the same answer as the first one, once there is one."""
+        answer: Outcome = Refusal("internal")
+        try:
+            answer = await self._same(first, request)
+        finally:
+            outcome.set_result(answer)
+
+    async def _same(self, first: InFlight, request: Request) -> Outcome:
         if first.fingerprint != request.fingerprint:
             return Refusal("key_reused")
         try:
-            outcome = await asyncio.wait_for(
-                asyncio.shield(first.outcome), self._settings.orders.key_wait_ms_max / 1000
-            )
+            outcome = await asyncio.wait_for(_known(first.outcome), self._settings.orders.key_wait_ms_max / 1000)
         except TimeoutError:
             return Refusal("key_in_flight")
         return msgspec.structs.replace(outcome, replayed=True) if isinstance(outcome, Accepted) else outcome
 
     def _draft(self, request: Request) -> Draft | Refusal:
-        may_price = request.client.may("orders:price")
+        body, client = request.body, request.client
+        may_price = "orders:price" in client.scopes
         try:
-            order_in = _decode(request.body)
+            order_in = _decode(body)
         except (msgspec.DecodeError, ValueError, RecursionError):
-            return _explain(request.body, may_price=may_price)
+            return _explain(body, may_price=may_price)
         if validation.check_order(order_in, may_price):
-            return _explain(request.body, may_price=may_price)
-        if len(request.body) > self._settings.http.body_max_bytes and len(order_in.items) < LARGE_ITEMS_MIN:
+            return _explain(body, may_price=may_price)
+        if len(body) > self._settings.http.body_max_bytes and len(order_in.items) < LARGE_ITEMS_MIN:
             return Refusal("body_too_large")
-        if not request.client.sells_on(order_in.channel):
+        if not client.sells_on(order_in.channel):
             return Refusal("channel_forbidden", f"the client may not sell on {order_in.channel}")
-        return _limited(order_in, request) or self._draft_of(order_in, request)
+        limited = _limited(order_in, request) if request.allowance is not None else None
+        return limited or self._draft_of(order_in, request)
 
     def _draft_of(self, order_in: OrderIn, request: Request) -> Draft | Refusal:
         if order_in.sale_id is not None:
@@ -229,56 +243,69 @@ class Admission:
             draft.priced = draft.priced._replace(demand=demand)
         return draft
 
-    def _enqueue(self, draft: Draft, parts: Parts, outcome: asyncio.Future[Outcome]) -> Refusal | None:
+    def _enqueue(self, draft: Draft, parts: Parts, outcome: Promise) -> Refusal | None:
+        now_s = self._clock.now_s()
         try:
-            pending = self._pending(draft, parts, outcome)
+            pending = self._pending(draft, parts, outcome, int(now_s * 1000))
         except BaseException:
             self._leases.till.restore(parts)
             raise
         if len(pending.event.payload) > self.event_bytes_max:
             self._leases.till.restore(parts)
             return Refusal("body_too_large", "the order's event would be larger than the stream takes")
-        self._queue.put(pending, self._clock.now_s())
+        self._queue.put(pending, now_s)
         if pending.trace is not None:
             pending.trace.admitted_s = pending.queued_at
         return None
 
-    def _pending(self, draft: Draft, parts: Parts, outcome: asyncio.Future[Outcome]) -> Pending:
-        """The order with its id, its rows, its event and its answer."""
-        request, now_ms = draft.request, self._clock.now_ms()
-        sale_timeout_s = request.sale.payment_timeout_s if request.sale else None
-        payment_timeout_s = sale_timeout_s or self._settings.orders.payment_timeout_s
-        order = _order(draft, ids.new_id(now_ms), now_ms, payment_timeout_s * 1000)
-        change = Change(1, now_ms, CREATED, order.status, request.client.actor, traceparent=request.traceparent)
-        sealed = self._vault.seal(order.id, order.note, order.ship_to)
-        entry = Entry(
-            order.id,
-            request.key_hash,
-            request.fingerprint,
-            parts,
-            rows.order_row(order, sealed.personal if sealed else None),
-            _line_rows(order),
-            rows.history_row(order.id, change),
-            rows.key_row(order.id, sealed.master_version, sealed.wrapped) if sealed else b"",
-            _limits(draft),
+    def _pending(self, draft: Draft, parts: Parts, outcome: Promise, now_ms: int) -> Pending:
+        """The order with its id, its rows, its event and its answer. The tuples are made without their constructors,
+        which are Python functions and cost three times as much.
+        """
+        request, order_in, priced = draft.request, draft.order_in, draft.priced
+        client, key, fingerprint, trace = request.client, request.key_hash, request.fingerprint, request.traceparent
+        client_id, actor = client.client_id, client.actor
+        personal = documents.PLAIN if "pii:read" in client.scopes else documents.MASKED
+        timeout_s = request.sale.payment_timeout_s if request.sale is not None else None
+        payment_ms = 1000 * (timeout_s or self._settings.orders.payment_timeout_s)
+        written = admission.write(order_in, priced, client_id, actor, now_ms, payment_ms, trace, self._vault.sealer)
+        told = admission.tell(
+            order_in, priced, written, client_id, actor, now_ms, trace, self._source, key, fingerprint, personal
         )
-        size = sum(map(len, (entry.order_row, *entry.line_rows, entry.history_row, entry.key_row)))
-        event = event_of(order, change, self._source, (request.key_hash, request.fingerprint))
-        units = sum(line.quantity for line in order.lines)
-        return Pending(
-            request.client,
-            entry,
-            draft.priced.demand,
-            event,
-            body_of(order, request.client),
-            size,
-            len(order.lines),
-            units,
-            outcome,
-            trace=request.trace,
-        )
+        order_id, _, _, order_row, line_rows, history_row, key_row, size, units = written
+        subject, event_id, payload, headers, body = told
+        limits = _limits(draft) if priced.limits else ()
+        rows = order_id, key, fingerprint, parts, order_row, line_rows, history_row, key_row, limits
+        entry = tuple.__new__(Entry, rows)
+        event = tuple.__new__(Event, (subject, event_id, payload, headers))
+        lines = len(priced.lines)
+        return Pending(client, entry, priced.demand, event, body, size, lines, units, outcome, trace=request.trace)
 
-    async def _finish(self, answer: Refusal | Waiting, request: Request, outcome: asyncio.Future[Outcome]) -> None:
+    def _refuse_unless_known(self, refusal: Refusal, request: Request, outcome: Promise) -> None:
+        """Refuse once the ledger has said that it does not know the key: a known key beats every refusal. There is no
+        task for it, since a sale refuses nearly everybody.
+        """
+        try:
+            asked = self.lookup.begin(request.key_hash)
+        except OverloadedError:
+            outcome.set_result(Refusal("overloaded"))
+            return
+        asked.add_done_callback(lambda told: self._looked_up(told, refusal, request, outcome))
+
+    def _looked_up(
+        self, told: asyncio.Future[StoredKey | None], refusal: Refusal, request: Request, outcome: Promise
+    ) -> None:
+        error = told.exception()
+        if isinstance(error, LedgerUnavailableError):
+            outcome.set_result(Refusal("ledger_away"))
+        elif error is not None:
+            outcome.set_result(Refusal("internal"))
+        elif told.result() is None:
+            outcome.set_result(refusal)
+        else:  # It is a retry, which is rare, and is looked up once more.
+            self._tasks.start(self._finish(refusal, request, outcome))
+
+    async def _finish(self, answer: Refusal | Waiting, request: Request, outcome: Promise) -> None:
         """Bring a request to its answer that could not be answered at once."""
         try:
             refusal = answer if isinstance(answer, Refusal) else await self._wait(answer, outcome)
@@ -290,7 +317,7 @@ class Admission:
                 outcome.set_result(Refusal("internal"))
             raise
 
-    async def _wait(self, waiting: Waiting, outcome: asyncio.Future[Outcome]) -> Refusal | None:
+    async def _wait(self, waiting: Waiting, outcome: Promise) -> Refusal | None:
         """Queue a parked order once it has its units, or say why it gets none."""
         result = await waiting.parked.result
         if isinstance(result, Short):
@@ -349,47 +376,24 @@ class Admission:
         self._queue.put(pending, self._clock.now_s())
 
 
-def _order(draft: Draft, order_id: bytes, now_ms: int, payment_timeout_ms: int) -> Order:
-    order_in, priced = draft.order_in, draft.priced
-    paid = order_in.paid
-    is_paid = paid is not None or priced.total == 0
-    return Order(
-        id=order_id,
-        client_id=draft.request.client.client_id,
-        channel=order_in.channel,
-        currency=order_in.currency,
-        status="paid" if is_paid else "pending_payment",
-        version=1,
-        total=priced.total,
-        lines=priced.lines,
-        created_at=now_ms,
-        customer_id=order_in.customer_id,
-        external_id=order_in.external_id,
-        sale_id=order_in.sale_id,
-        metadata=None if order_in.metadata is None else _encode(order_in.metadata),
-        adjustments=None if order_in.adjustments is None else _encode(order_in.adjustments),
-        placed_at=to_ms(order_in.placed_at),
-        paid_reference=paid.reference if paid else None,
-        paid_at=to_ms(paid.at) if paid else None,
-        expires_at=None if is_paid else now_ms + payment_timeout_ms,
-        note=order_in.note,
-        ship_to=order_in.ship_to,
-    )
+async def _known(promise: Promise) -> Outcome:
+    """Wait for an outcome. Who is cancelled meanwhile changes nothing about it."""
+    if promise.done():
+        return promise.result()
+    known: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def tell(told: Promise) -> None:
+        if not known.done():
+            known.set_result(told.result())
+
+    promise.add_done_callback(tell)
+    return await known
 
 
-def _limits(draft: Draft) -> list[Limit]:
+def _limits(draft: Draft) -> Sequence[Limit]:
     """What the order wants of stock keys of which its customer, who is known, may hold so many."""
     sale_id, customer = draft.order_in.sale_id, draft.order_in.customer_id
     return [Limit(stock_key(sale_id, sku), str(customer), units, limit) for sku, units, limit in draft.priced.limits]
-
-
-def _line_rows(order: Order) -> list[bytes]:
-    """The rows of the lines in pieces that the ledger may copy apart: one for nearly every order."""
-    if len(order.lines) <= PIECE_LINES_MAX:
-        return [rows.line_rows(order)]
-    starts = range(0, len(order.lines), PIECE_LINES_MAX)
-    pieces = (order.lines[start : start + PIECE_LINES_MAX] for start in starts)
-    return [rows.line_rows(msgspec.structs.replace(order, lines=lines)) for lines in pieces]
 
 
 def _explain(body: bytes, *, may_price: bool) -> Refusal:
@@ -414,25 +418,26 @@ def _invalid(faults: list[FaultAt], detail: str) -> Refusal:
 
 
 def _limited(order_in: OrderIn, request: Request) -> Refusal | None:
-    """The refusal of a customer who orders too often."""
-    if request.allowance is None or order_in.customer_id is None:
+    """The refusal of a customer who orders too often. He is charged once, however often his request is tried."""
+    allowance, request.allowance = request.allowance, None
+    if allowance is None or order_in.customer_id is None:
         return None
-    return request.allowance.refusal_of(order_in.customer_id)
+    return allowance.refusal_of(order_in.customer_id)
 
 
 def _draft_at(products: dict[str, Product], order_in: OrderIn, request: Request) -> Draft | Refusal:
     """The order at the prices of these products."""
-    may_price = request.client.may("orders:price")
+    may_price = "orders:price" in request.client.scopes
     priced = pricing.price_order(order_in, products, may_price)
     if isinstance(priced, int):
         faults = pricing_faults(order_in, products, may_price)
         return _invalid(faults if order_in.sale_id is None else not_in_sale(faults), PRICING)
-    return _drafted(order_in, priced, request)
+    return _drafted(order_in, priced, request) if priced.limits else Draft(order_in, priced, request)
 
 
 def _drafted(order_in: OrderIn, priced: Priced, request: Request) -> Draft | Refusal:
     """A draft, whose customer has to be known where he may hold only so many units."""
-    if not priced.limits or order_in.customer_id is not None:
+    if order_in.customer_id is not None:
         return Draft(order_in, priced, request)
     sku, _, limit = priced.limits[0]
     detail = f"is required, because a customer may hold no more than {limit} of {sku}"

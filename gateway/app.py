@@ -25,8 +25,10 @@ from gateway.clock import Clock
 from gateway.committer import Committer
 from gateway.domain.keys import Hasher
 from gateway.domain.personal import Vault, VaultError, parse_master_keys
+from gateway.edge.bulk import BulkRoom
 from gateway.edge.hot import Edge, OrderRoute
 from gateway.edge.requests import Receive, Scope, Send
+from gateway.edge.show import ShowRoute
 from gateway.following import Following, Topic
 from gateway.footprint import Footprint
 from gateway.heart import Heart
@@ -38,6 +40,7 @@ from gateway.metrics import PUBLISH_PAUSE_S, Counters, Exporter
 from gateway.orders import OrderBook
 from gateway.publisher import Publisher
 from gateway.rates import Rates
+from gateway.reads import OrderReads
 from gateway.requests_log import RequestLog
 from gateway.sales import Sales
 from gateway.services import Services
@@ -96,8 +99,9 @@ class Gateway:
     async def start(self) -> Services:
         """Wire the worker and start its loops. Needs neither ledger nor stream."""
         self._worker = await Worker.start(self._settings, self._vault, self._hasher, self._place)
-        self._edge = Edge(self._worker.services.route, api.create(self._worker.services))
-        return self._worker.services
+        services = self._worker.services
+        self._edge = Edge(services.route, api.create(services), services.show)
+        return services
 
     async def stop(self) -> None:
         """Bring every order to its end, and give every unsold unit back."""
@@ -118,6 +122,7 @@ class Worker:
         tasks.loop("sales", services.sales.run)
         tasks.loop("access", lambda: services.access.run(sessions["follow"]))
         tasks.loop("lookup", services.admission.lookup.run)
+        tasks.loop("reads", services.reads.run)
         tasks.loop("bell", services.bell.run)
         tasks.loop("board", services.board.run)
         tasks.loop("rates", services.rates.run)
@@ -143,6 +148,7 @@ class Worker:
         clock, catalogue, access, tasks, counters = Clock(), Catalogue(), Access(), Tasks(), Counters()
         request_log, footprint = RequestLog(settings.log, counters), Footprint()
         queue, book = BatchQueue(settings.batch), OrderBook(pool, vault)
+        reads = OrderReads(book.all_now, book.restore, counters)
         live = Live(settings)
         live.on_limits(lambda: catalogue.apply_limits(live.limit_of))
         mirror = Mirror(settings.redis.url) if settings.redis.url else None
@@ -178,7 +184,10 @@ class Worker:
             queue=queue,
             admission=admission,
             route=OrderRoute(settings.http, access, clock, admission, counters, rates, request_log, tracer),
+            bulk=BulkRoom(settings, admission, queue, counters, request_log, lambda: publisher.backlog),
             book=book,
+            reads=reads,
+            show=ShowRoute(access, clock, reads, rates, request_log),
             hasher=hasher,
             pool=pool,
             stream=stream,
@@ -192,7 +201,9 @@ class Worker:
             exporter=Exporter(counters, place),
         )
         services.exporter.attach(_readers(services))
-        log.info("worker_started", core=IMPLEMENTATION, owner=leases.owner)
+        log.info(
+            "worker_started", core=IMPLEMENTATION, owner=leases.owner, sealing=vault.sealer.way, stream_way=stream.way
+        )
         return cls(services, tasks, committer, sessions)
 
     async def stop(self) -> None:

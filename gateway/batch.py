@@ -1,4 +1,4 @@
-"""The queue between admission and committer: bounded in count, bytes and age. What it holds has a reservation, and a
+"""The queue between admission and committer: bounded in count, bytes and time. What it holds has a reservation, and a
 buyer who waits.
 
 The committer takes all there is, up to one commit: an idle gateway commits a batch of one at once, a busy one commits
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from gateway.domain.access import Client
-from gateway.domain.outcomes import Outcome
+from gateway.domain.outcomes import Outcome, Promise
 from gateway.settings import Batch
 from gateway.tracing import Trace
 from persistence.nats.stream import Event
@@ -21,13 +21,18 @@ from persistence.postgres.ledger import Entry, Limit
 # Orders of one buyer of a SKU with a limit that may wait behind another: each of them costs a commit of its own.
 BEHIND_MAX = 100
 
+# An order waits for the commit under way, then for its own one, which takes about as long. Who would have to wait
+# longer is told to come back: else a gateway that is offered more than it can take answers everybody late.
+WAIT_S_MAX = 0.04
+WAITING_MIN = 256  # orders that may wait at any rate
+TELLING_MIN = 64  # orders of a commit that tells the rate
+RATE_WEIGHT = 0.3  # of the latest one
+
 Buyer = tuple[str, str]  # stock key and customer
 
 
 class Pending(Struct, eq=False):
-    """An admitted order on its way into the ledger. `outcome` is what its buyer waits for; `answered` tells whether
-    anyone still does.
-    """
+    """An admitted order on its way into the ledger. `outcome` is what its buyer waits for."""
 
     client: Client
     entry: Entry
@@ -37,7 +42,7 @@ class Pending(Struct, eq=False):
     size: int  # bytes of the rows
     lines: int
     units: int
-    outcome: asyncio.Future[Outcome]
+    outcome: Promise
     queued_at: float = 0.0
     tries: int = 0
     trace: Trace | None = None  # when it is sampled
@@ -59,6 +64,7 @@ class BatchQueue:
         self._bytes = 0
         self._filled = asyncio.Event()
         self._closed = False
+        self._rate = 0.0  # orders that are committed in a second; 0 when it is not known
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._behind)
@@ -72,14 +78,27 @@ class BatchQueue:
     def closed(self) -> bool:
         return self._closed
 
+    @property
+    def waiting_max(self) -> int:
+        """How many may wait, so that none of them waits much longer than WAIT_S_MAX for its commit to begin."""
+        if not self._rate:
+            return self._settings.queue_rows_max
+        return min(self._settings.queue_rows_max, max(WAITING_MIN, int(self._rate * WAIT_S_MAX)))
+
+    def committed(self, orders: int, seconds: float) -> None:
+        """A commit of so many has taken so long. A small one does not tell how many there could be."""
+        if orders >= TELLING_MIN and seconds > 0:
+            rate = orders / seconds
+            self._rate += (rate - self._rate) * (RATE_WEIGHT if self._rate else 1.0)
+
     def room(self, now_s: float, limits: Sequence[Limit] = ()) -> bool:
         """Whether one more order, with these limits, may wait. An old head matters only when more than one commit is
         waiting: else the next commit takes all.
         """
         bounds = self._settings
-        if len(self) >= bounds.queue_rows_max or self._bytes >= bounds.queue_bytes_max:
+        if len(self) >= self.waiting_max or self._bytes >= bounds.queue_bytes_max:
             return False
-        if any(len(self._lines.get(limit.buyer, ())) > BEHIND_MAX for limit in limits):
+        if limits and any(len(self._lines.get(limit.buyer, ())) > BEHIND_MAX for limit in limits):
             return False
         if len(self._waiting) < bounds.rows_max and self._bytes < bounds.bytes_max:
             return True

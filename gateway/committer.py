@@ -130,6 +130,7 @@ class Committer:
         batch_id, refusals = known
         seconds = time.monotonic() - started
         self._counters.batch(len(batch) - len(refusals), seconds)
+        self._queue.committed(len(batch), seconds)
         if self._tracer is not None:
             orders = {"floodgate.batch.orders": len(batch), "floodgate.batch.refused": len(refusals)}
             self._tracer.together("commit", "CLIENT", _traces(batch), seconds, orders)
@@ -173,7 +174,7 @@ class Committer:
     async def _settle(self, batch_id: bytes, batch: Sequence[Pending], refusals: list[ledger.Refusal]) -> None:
         """The batch is committed: answer its orders, and see to those that do not live."""
         refused = {refusal.entry.key_hash: refusal for refusal in refusals}
-        living = [pending for pending in batch if pending.entry.key_hash not in refused]
+        living = [pending for pending in batch if pending.entry.key_hash not in refused] if refused else batch
         for pending in living:
             self._leases.till.settle(pending.entry.parts)
             self._counters.created(pending.lines, pending.units)
@@ -181,6 +182,12 @@ class Committer:
         if living:
             traces = _traces(living) if self._tracer is not None else ()
             self._publisher.put(batch_id, [pending.event for pending in living], traces)
+        if refused:
+            await self._settle_refused(batch, refused)
+        self._leases.returned()
+
+    async def _settle_refused(self, batch: Sequence[Pending], refused: dict[bytes, ledger.Refusal]) -> None:
+        """Those of the batch that do not live, by the hash of their key."""
         for pending in batch:
             refusal = refused.get(pending.entry.key_hash)
             if refusal is not None and refusal.verdict == "duplicate":
@@ -196,7 +203,6 @@ class Committer:
         ]
         if fenced:
             await self._readmit(fenced)
-        self._leases.returned()
 
     async def _replay(self, pending: Pending, refusal: ledger.Refusal) -> None:
         """Answer a retry with the order that its key belongs to."""

@@ -1,5 +1,5 @@
-"""The worker's pulse: tells the ledger that this owner lives, learns the ledger's clock, compares leases, and ends
-committers that hang.
+"""The worker's pulse: tells the ledger that this owner lives, learns the ledger's clock, compares some leases, and ends
+committers that hang. A beat costs the same however many leases there are.
 
 An owner that hears it has been declared dead drops what it holds and goes on under a new id: nothing sold from a dead
 owner's leases can be committed.
@@ -12,6 +12,7 @@ import socket
 import structlog
 
 from gateway.clock import Clock
+from gateway.comparison import Comparison
 from gateway.leases import Leases
 from persistence.errors import LedgerUnavailableError, OwnerNotAliveError
 from persistence.postgres import control
@@ -27,6 +28,7 @@ class Heart:
         self._session = session
         self._clock = clock
         self._leases = leases
+        self._comparison = Comparison(session, leases)
         self._heartbeat_s = heartbeat_s
         self._registered = ""
         self.missed = 0
@@ -52,12 +54,11 @@ class Heart:
             log.warning("heartbeat_missed", error=str(error))
 
     async def _beat(self) -> None:
-        known = self._leases.known()
         # What was counted for a beat that the ledger does not hear is lost: it says how things are, and no more.
         pinch = self._leases.pinch.take(self._leases.parking.skus)
-        reading, active = await control.heartbeat(self._session, self._registered, pinch, self._heartbeat_s)
+        reading = await control.heartbeat(self._session, self._registered, pinch, self._heartbeat_s)
         self._clock.observe(*reading)
-        await self._leases.reconcile(known, active)
+        await self._comparison.step()
         if await control.reap(self._session):
             log.warning("hung_committers_ended")
 

@@ -7,6 +7,7 @@ counted them under its locks. What the mirror says spares a question, and never 
 
 import asyncio
 import contextlib
+import itertools
 import os
 import uuid
 from collections.abc import Iterable, Sequence
@@ -205,17 +206,19 @@ class Leases:
         for lease in leases:
             self.till.drop(lease)
 
-    def known(self) -> set[bytes]:
-        """The leases in the till. One that is being asked for is not known yet: it may be granted at any moment."""
-        return {view.lease for view in self.till.leases()}
+    def unknown(self, leases: Iterable[bytes]) -> list[bytes]:
+        """Those that the till does not hold. One that is being asked for is none of them: it may be granted at any
+        moment.
+        """
+        return [lease for lease in leases if lease not in self._asked and not self.till.holds(lease)]
 
-    async def reconcile(self, known_before: set[bytes], active: set[bytes]) -> None:
-        """Bring till and ledger together: `active` are our leases in the ledger, read after `known_before` was."""
-        self.drop(known_before - active)
-        strays = active - self.known() - known_before - self._asked.keys()
+    async def close_unknown(self, active: Iterable[bytes]) -> None:
+        """Close what the till does not hold of these leases of ours. The ledger has been asked whether they are active
+        since they were first found unknown.
+        """
+        strays = self.unknown(sorted(active))
         if strays:
-            # Most are used up by now and closed in the ledger, too; then nothing comes back, and nothing is said.
-            units = await stock.close(self._session, self.home, self.owner, sorted(strays))
+            units = await stock.close(self._session, self.home, self.owner, strays)
             if units:
                 log.warning("stray_leases_closed", leases=len(strays), units=units)
 
@@ -267,8 +270,8 @@ class Leases:
                 needs |= {sku: (units, parked.number) for sku, units in missing}
             claimed.update(sku for sku, _ in missing)
         self._thirsty.update((sku, None) for sku in self.till.take_thirsty())
-        ahead = [sku for sku in (*self._thirsty, *self._ahead) if sku not in claimed]
-        needs |= dict.fromkeys(ahead[: max(WANTS_MAX - len(needs), 0)], (0, 0))
+        ahead = (sku for sku in itertools.chain(self._thirsty, self._ahead) if sku not in claimed)
+        needs |= dict.fromkeys(itertools.islice(ahead, max(WANTS_MAX - len(needs), 0)), (0, 0))
         return [self._want(sku, units, order) for sku, (units, order) in needs.items()]
 
     def _want(self, sku: str, units: int, order: int) -> stock.Want:

@@ -1,10 +1,11 @@
-"""Asks the ledger about keys, many at a time: before an order is refused for a reason that may have changed since, its
-key is looked up, because a known key beats every refusal. Bounded: who finds too many waiting is told that the gateway
-is overloaded.
+"""Asks the ledger for what is waited for, many at a time: keys before an order is refused for a reason that may have
+changed since, because a known key beats every refusal; and orders that somebody wants to see. An answer is never older
+than the question. Bounded: who finds too many waiting is told that the gateway is overloaded.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
 
 from persistence.errors import LedgerUnavailableError
 from persistence.postgres.orders import StoredKey
@@ -12,7 +13,7 @@ from persistence.postgres.orders import StoredKey
 WAITING_MAX = 20_000  # keys that may wait for their look-up
 KEYS_MAX = 1000  # keys of one look-up
 
-Fetch = Callable[[Sequence[bytes]], Awaitable[dict[bytes, StoredKey]]]
+Found = TypeVar("Found")
 
 
 class OverloadedError(Exception):
@@ -23,25 +24,29 @@ class LookupFailedError(Exception):
     """The look-up ended without an answer: a bug, or the end of the worker."""
 
 
-class KeyLookup:
+class Lookup(Generic[Found]):
     """`find` waits for the next look-up; while one is under way, the others gather for the following one."""
 
-    def __init__(self, fetch: Fetch) -> None:
+    def __init__(self, fetch: Callable[[Sequence[bytes]], Awaitable[dict[bytes, Found]]]) -> None:
         self._fetch = fetch
-        self._waiting: dict[bytes, asyncio.Future[StoredKey | None]] = {}
+        self._waiting: dict[bytes, asyncio.Future[Found | None]] = {}
         self._filled = asyncio.Event()
 
-    async def find(self, key_hash: bytes) -> StoredKey | None:
-        """What the key belongs to, None for an unknown key. Raises LedgerUnavailableError, OverloadedError,
+    async def find(self, key: bytes) -> Found | None:
+        """What the ledger has under the key, None for an unknown one. Raises LedgerUnavailableError, OverloadedError,
         LookupFailedError.
         """
-        waiting = self._waiting.get(key_hash)
+        return await asyncio.shield(self.begin(key))
+
+    def begin(self, key: bytes) -> asyncio.Future[Found | None]:
+        """What `find` waits for, shared with all who ask for the key: nobody may cancel it. Raises OverloadedError."""
+        waiting = self._waiting.get(key)
         if waiting is None:
             if len(self._waiting) >= WAITING_MAX:
                 raise OverloadedError
-            waiting = self._waiting[key_hash] = asyncio.get_running_loop().create_future()
+            waiting = self._waiting[key] = asyncio.get_running_loop().create_future()
             self._filled.set()
-        return await asyncio.shield(waiting)
+        return waiting
 
     async def run(self) -> None:
         """Look keys up until cancelled."""
@@ -52,7 +57,7 @@ class KeyLookup:
             taken = {key: self._waiting.pop(key) for key in list(self._waiting)[:KEYS_MAX]}
             await self._answer(taken)
 
-    async def _answer(self, taken: dict[bytes, asyncio.Future[StoredKey | None]]) -> None:
+    async def _answer(self, taken: dict[bytes, asyncio.Future[Found | None]]) -> None:
         try:
             found = await self._fetch(list(taken))
         except BaseException as error:
@@ -63,5 +68,8 @@ class KeyLookup:
             if isinstance(error, LedgerUnavailableError):
                 return
             raise
-        for key_hash, waiting in taken.items():
-            waiting.set_result(found.get(key_hash))
+        for key, waiting in taken.items():
+            waiting.set_result(found.get(key))
+
+
+KeyLookup = Lookup[StoredKey]  # by the hash of the key

@@ -199,11 +199,17 @@ class Counters:
     requests: Annotated[
         Counter[tuple[str, int]], TotalByAnswer("floodgate_requests", "Answers by resource and class of status")
     ]
+    bulk_lines: Annotated[int, Total("floodgate_bulk_lines", "Lines of bulk requests that have their verdict")]
     clients_limited: Annotated[
         int, Total("floodgate_requests_limited", "Requests refused because their client has sent too many")
     ]
     customers_limited: Annotated[
         int, Total("floodgate_customer_orders_limited", "Orders refused because their customer has sent too many")
+    ]
+    reads_asked: Annotated[int, Total("floodgate_order_reads_asked", "Orders that the ledger was asked to show")]
+    reads_shielded: Annotated[
+        int,
+        Total("floodgate_order_reads_shielded", "Orders not asked for: the ledger did not know the id a moment ago"),
     ]
     ambiguous: Annotated[int, Total("floodgate_batches_ambiguous", "Commits without an answer, which were resolved")]
     fenced: Annotated[int, Total("floodgate_orders_fenced", "Orders admitted again: the ledger refused their leases")]

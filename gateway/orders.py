@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import asyncpg
 
 from core_ext import documents
-from core_ext.shapes import Change, Line, Order
+from core_ext.shapes import Change, Line, Order, Sealed
 from gateway.domain.access import Client
-from gateway.domain.personal import Sealed, Vault
+from gateway.domain.personal import Vault
 from gateway.domain.recall import headers_of
 from persistence.errors import LedgerUnavailableError
 from persistence.nats.stream import Event
@@ -106,8 +106,18 @@ class OrderBook:
 
     async def now(self, order_id: bytes) -> Order | None:
         """The order as it stands, None when there is none."""
-        found = await self._fetch([order_id], history=False)
-        return restore(found[order_id], self._vault) if order_id in found else None
+        stored = (await self.all_now([order_id])).get(order_id)
+        return None if stored is None else self.restore(stored)
+
+    async def all_now(self, order_ids: Sequence[bytes]) -> dict[bytes, StoredOrder]:
+        """The orders among these ids that there are, as they stand, and as they are stored: one that cannot be opened
+        keeps nobody from the others.
+        """
+        return await self._fetch(order_ids, history=False)
+
+    def restore(self, stored: StoredOrder) -> Order:
+        """The order. Raises VaultError."""
+        return restore(stored, self._vault)
 
     async def at_version(self, order_id: bytes, version: int) -> tuple[Order, Change]:
         """The order as it stands, which has had this version, and the change that made the version."""
@@ -125,7 +135,8 @@ class OrderBook:
 
     async def _fetch(self, order_ids: Sequence[bytes], *, history: bool) -> dict[bytes, StoredOrder]:
         try:
-            return await orders.fetch(self._pool, order_ids, history=history)
+            async with self._pool.acquire() as connection:  # The pool resets it after each use.
+                return await orders.fetch(connection, order_ids, history=history)
         except UNREACHABLE as error:
             raise LedgerUnavailableError(f"PostgreSQL did not answer: {error!r}") from error
 

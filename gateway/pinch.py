@@ -4,6 +4,7 @@ the ledger, where operators see all workers together.
 It counts and decides nothing, and costs the road one addition.
 """
 
+import heapq
 from collections import Counter
 from collections.abc import Mapping
 
@@ -33,10 +34,10 @@ class Pinch:
         with most of these, worst first; orders that did not get their units weigh before refills.
         """
         keys = self._refills.keys() | self._refused.keys() | {key for key, orders in parked.items() if orders}
-        counts = {key: (self._refills[key], self._refused[key], parked.get(key, 0)) for key in keys}
+        counts = {key: (self._refills.get(key, 0), self._refused.get(key, 0), parked.get(key, 0)) for key in keys}
         self._refills.clear()
         self._refused.clear()
-        worst = sorted(counts, key=lambda key: _weight(key, counts[key]))[:KEYS_MAX]
+        worst = heapq.nsmallest(KEYS_MAX, counts, key=lambda key: _weight(key, counts[key]))
         return {key: counts[key] for key in worst}
 
 

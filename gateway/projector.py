@@ -23,7 +23,9 @@ from persistence.postgres.order_feed import Created
 from persistence.postgres.session import Session
 
 SUBJECT = "orders.created.>"
-BATCH_EVENTS = 500
+BATCH_EVENTS = 1000
+# What comes in little pieces is gathered so long: nobody waits for a read model, and each batch is a statement.
+GATHER_S = 0.1
 FETCH_WAIT_S = 1.0  # also the longest that a stop waits for an idle projector
 ATTEMPTS_MAX = 10
 PAUSE_S = 1.0  # before a dependency is tried again
@@ -70,24 +72,26 @@ class Projector:
         """Until `stop`."""
         while not stop.is_set():
             try:
-                await self.step()
+                taken = await self.step()
                 self._back()
+                if 0 < taken < BATCH_EVENTS:
+                    await _pause(stop, GATHER_S)
             except Unavailable as error:
                 self._log_away(error)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), PAUSE_S)
+                await _pause(stop, PAUSE_S)
 
-    async def step(self) -> None:
-        """Take one batch and count it. Raises Unavailable; what was taken then comes again."""
+    async def step(self) -> int:
+        """Take one batch, count it, and return its size. Raises Unavailable; what was taken then comes again."""
         await self._forget()
         deliveries = await self._consumer.fetch(BATCH_EVENTS, FETCH_WAIT_S)
         if not deliveries:
-            return
+            return 0
         try:
             await self._feed(deliveries)
         except LedgerUnavailableError:
             await self._consumer.give_back(deliveries, PAUSE_S)
             raise
+        return len(deliveries)
 
     async def _feed(self, deliveries: Sequence[Delivery]) -> None:
         """Count a batch; where a row of it is bad, its members singly, so that they do not fail together."""
@@ -152,6 +156,11 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     finally:
         await consumer.close()
         await session.close()
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
 
 
 def _read(delivery: Delivery) -> Created | None:

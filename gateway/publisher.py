@@ -1,11 +1,12 @@
 """The publisher: events of commits that are known, to the stream, as many commits together as wait. It removes from the
-outbox what the stream has acknowledged.
+outbox what the stream has acknowledged, many commits at once.
 
 It never holds up an order: what it cannot deliver it leaves to the relay, which finds it in the outbox. A late ack is
-not a loss.
+not a loss, and an event that is acknowledged and still in the outbox when the worker dies is sent again, with its id.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -20,7 +21,10 @@ from persistence.nats.stream import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Event, 
 from persistence.postgres import outbox
 from persistence.postgres.connect import UNREACHABLE
 
-BACKLOG_MAX = 50_000  # events in memory; more are left to the relay
+# Events in memory, a second of the most orders that a worker commits; more are left to the relay.
+BACKLOG_MAX = 25_000
+# How long acknowledged commits may wait to be removed together; the relay looks at rows that are older than seconds.
+REMOVE_S = 0.1
 
 log = structlog.get_logger("publisher")
 
@@ -36,6 +40,8 @@ class Publisher:
         self._traces: dict[bytes, Sequence[Trace]] = {}  # of the batches that wait and hold sampled orders
         self._waiting: deque[tuple[bytes, Sequence[Event]]] = deque()
         self._backlog = 0
+        self._acknowledged: list[bytes] = []
+        self._removed_at = -math.inf
         self._filled = asyncio.Event()
         self._closed = False
 
@@ -65,13 +71,25 @@ class Publisher:
         while self._waiting or not self._closed:
             self._filled.clear()
             if not self._waiting:
-                await self._filled.wait()
+                await self._pause()
                 continue
             batch_ids, events = self._take()
             try:
                 await self._publish(batch_ids, events)
             finally:
                 self._backlog -= len(events)
+            if time.monotonic() - self._removed_at >= REMOVE_S:
+                await self._remove()
+        await self._remove()
+
+    async def _pause(self) -> None:
+        """Until there are events, or it is time to remove what is acknowledged."""
+        due_s = self._removed_at + REMOVE_S - time.monotonic() if self._acknowledged else None
+        try:
+            async with asyncio.timeout(due_s):
+                await self._filled.wait()
+        except TimeoutError:
+            await self._remove()
 
     def _take(self) -> tuple[list[bytes], list[Event]]:
         """As many whole commits as fit one atomic batch."""
@@ -102,6 +120,13 @@ class Publisher:
         if self._tracer is not None:
             count = {"messaging.batch.message_count": len(events)}
             self._tracer.together("publish", "PRODUCER", traces, time.monotonic() - started, count)
+        self._acknowledged += batch_ids
+
+    async def _remove(self) -> None:
+        batch_ids, self._acknowledged = self._acknowledged, []
+        self._removed_at = time.monotonic()
+        if not batch_ids:
+            return
         try:
             await outbox.remove(self._pool, batch_ids)
         except UNREACHABLE as error:

@@ -11,7 +11,9 @@ from gateway.bell import Bell
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
 from gateway.domain.keys import Hasher
+from gateway.edge.bulk import BulkRoom
 from gateway.edge.hot import OrderRoute
+from gateway.edge.show import ShowRoute
 from gateway.following import Following
 from gateway.footprint import Footprint
 from gateway.heart import Heart
@@ -21,6 +23,7 @@ from gateway.metrics import Counters, Exporter
 from gateway.orders import OrderBook
 from gateway.publisher import Publisher
 from gateway.rates import Rates
+from gateway.reads import OrderReads
 from gateway.sales import Sales
 from gateway.settings import Settings
 from gateway.stream_watch import StreamWatch
@@ -46,7 +49,10 @@ class Services(Struct, eq=False):
     queue: BatchQueue
     admission: Admission
     route: OrderRoute
+    bulk: BulkRoom
     book: OrderBook
+    reads: OrderReads
+    show: ShowRoute
     hasher: Hasher
     pool: asyncpg.Pool
     stream: Stream

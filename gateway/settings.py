@@ -25,7 +25,15 @@ CONFIG_VARIABLE = "FLOODGATE_CONFIG"
 WORKERS_MAX = 64  # of one gateway on one host
 # Read by other parts of the system, not settings of a process.
 OTHER_VARIABLES = frozenset(
-    {CONFIG_VARIABLE, "FLOODGATE_CORE", "FLOODGATE_DATA", "FLOODGATE_SANITIZE", "FLOODGATE_TOKEN_FILE", "FLOODGATE_URL"}
+    {
+        CONFIG_VARIABLE,
+        "FLOODGATE_CORE",
+        "FLOODGATE_DATA",
+        "FLOODGATE_EDGE",
+        "FLOODGATE_SANITIZE",
+        "FLOODGATE_TOKEN_FILE",
+        "FLOODGATE_URL",
+    }
 )
 
 TOML_HEADER = re.compile(r"\s*\[\[?\s*([a-z_.]+)\s*\]")
@@ -54,6 +62,7 @@ class Http(Struct, forbid_unknown_fields=True, frozen=True):
         5000
     )
     connections_max: Annotated[int, Meta(ge=128, le=65536, description="Open connections of a worker")] = 8192
+    bulk_requests_max: Annotated[int, Meta(ge=1, le=1024, description="Requests in bulk of a worker at once")] = 16
     workers: Annotated[int, Meta(ge=1, le=WORKERS_MAX, description="Processes of one gateway")] = 2
 
 

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, cast
 from urllib.parse import unquote
@@ -16,18 +16,22 @@ from urllib.parse import unquote
 from gateway.access import Access
 from gateway.admission import Request
 from gateway.app import Gateway
+from gateway.batch import BatchQueue
 from gateway.bell import Bell
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
 from gateway.domain.access import SCOPES, Client, token_hash
 from gateway.domain.keys import Hasher
-from gateway.domain.outcomes import Outcome
+from gateway.domain.outcomes import Outcome, Promise
+from gateway.edge.bulk import BulkRoom
 from gateway.edge.hot import OrderRoute
+from gateway.edge.show import ShowRoute
 from gateway.footprint import Footprint
 from gateway.leases import Leases
 from gateway.live import Live
 from gateway.metrics import Counters, Exporter
 from gateway.rates import Rates
+from gateway.reads import OrderReads
 from gateway.requests_log import RequestLog
 from gateway.sales import Sales
 from gateway.services import Services
@@ -79,9 +83,10 @@ async def call(
     token: str | None = TOKEN,
     *,
     stalled: bool = False,
+    reads: asyncio.Event | None = None,
 ) -> Reply:
     """Send one request. With a body it says application/json, unless `headers` say otherwise; a `stalled` one
-    never comes.
+    never comes. The answer is taken once `reads` is set.
     """
     path, _, query = target.partition("?")
     given = [(name.lower(), value) for name, value in (headers.items() if isinstance(headers, dict) else headers or [])]
@@ -110,10 +115,12 @@ async def call(
         "server": ("127.0.0.1", 80),
         "state": {},
     }
-    return await _exchange(app, scope, None if stalled else body or b"")
+    return await _exchange(app, scope, None if stalled else body or b"", reads)
 
 
-async def _exchange(app: App, scope: MutableMapping[str, Any], body: bytes | None) -> Reply:
+async def _exchange(
+    app: App, scope: MutableMapping[str, Any], body: bytes | None, reads: asyncio.Event | None
+) -> Reply:
     incoming = [] if body is None else [{"type": "http.request", "body": body, "more_body": False}]
     sent: list[Any] = []
 
@@ -123,6 +130,8 @@ async def _exchange(app: App, scope: MutableMapping[str, Any], body: bytes | Non
         return incoming.pop() if incoming else {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
+        if reads is not None:
+            await reads.wait()
         sent.append(message)
 
     await app(scope, receive, send)
@@ -139,6 +148,16 @@ class Placing:
         self.requests: list[Request] = []
         self.open = True
         self.draining = False
+        self.in_flight = 0
+
+    def begin(self, request: Request) -> Promise:
+        self.requests.append(request)
+        assert self.outcome is not None
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        promise = Promise()
+        promise.set_result(self.outcome)
+        return promise
 
     async def place(self, request: Request) -> Outcome:
         self.requests.append(request)
@@ -161,6 +180,12 @@ class Book:
             raise self.error
         return next((order for order in self.orders if order.id == order_id), None)
 
+    async def all_now(self, order_ids: Sequence[bytes]) -> dict[bytes, Any]:
+        return {order_id: order for order_id in order_ids if (order := await self.now(order_id)) is not None}
+
+    def restore(self, stored: Any) -> Any:
+        return stored
+
     async def page(self, filters: dict[str, object], limit: int) -> list[Any]:
         self.asked.append((filters, limit))
         if self.error:
@@ -168,6 +193,13 @@ class Book:
         before = filters.get("before_id")
         newest_first = sorted(self.orders, key=lambda order: order.id, reverse=True)
         return [order for order in newest_first if before is None or order.id < before][:limit]
+
+
+class DirectReads(OrderReads):
+    """Reads orders one by one, without the loop that gathers those who ask together."""
+
+    async def find(self, order_id: bytes) -> Any:
+        return (await self._fetch([order_id])).get(order_id)
 
 
 class Fake:
@@ -192,6 +224,8 @@ def services(**parts: Any) -> Services:
     rates = Rates(live.rate_of, hasher, None, counters)
     admission = parts.pop("admission", Placing())
     request_log = RequestLog(settings.log, counters)
+    book = parts.pop("book", Book())
+    reads = DirectReads(book.all_now, book.restore, counters)
     wired: dict[str, Any] = {
         "settings": settings,
         "clock": clock,
@@ -207,7 +241,10 @@ def services(**parts: Any) -> Services:
         "queue": None,
         "admission": admission,
         "route": OrderRoute(settings.http, access, clock, admission, counters, rates, request_log),
-        "book": Book(),
+        "bulk": BulkRoom(settings, admission, BatchQueue(settings.batch), counters, request_log, lambda: 0),
+        "book": book,
+        "reads": reads,
+        "show": ShowRoute(access, clock, reads, rates, request_log),
         "hasher": hasher,
         "pool": None,
         "stream": Fake(connected=True),
@@ -224,8 +261,10 @@ def services(**parts: Any) -> Services:
 
 
 @asynccontextmanager
-async def running_worker(postgres_url: str, nats_url: str) -> AsyncIterator[tuple[App, Services]]:
-    """A whole worker in this process, ready for the clients of CLIENTS; the database has the schema."""
+async def running_worker(postgres_url: str, nats_url: str, **sections: Any) -> AsyncIterator[tuple[App, Services]]:
+    """A whole worker in this process, ready for the clients of CLIENTS; the database has the schema. `sections` are
+    those of its settings that are not the usual ones.
+    """
     connection = await connect(postgres_url, "test")
     for token, client in CLIENTS.items():
         await clients.add(
@@ -239,6 +278,7 @@ async def running_worker(postgres_url: str, nats_url: str) -> AsyncIterator[tupl
             nats=Nats(url=nats_url),
             stock=Stock(park_ms_max=5000),  # A busy machine may take long over the first take.
             secrets=Secrets(master_keys=f"1:{secret}", hash_key=secret),
+            **sections,
         )
     )
     running = await gateway.start()

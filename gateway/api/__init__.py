@@ -11,6 +11,7 @@ from litestar.datastructures import State
 from gateway.api import (
     asyncapi,
     availability,
+    bulk,
     clients,
     health,
     metrics,
@@ -32,6 +33,7 @@ HANDLERS: list[Any] = [
     orders.show_order,
     orders.list_orders,
     orders.cancel_order,
+    bulk.place_orders_in_bulk,
     products.show_product,
     products.put_product,
     products.change_product,

@@ -135,7 +135,7 @@ def _operation(routed: Routed, everything: list[Routed]) -> Document:
         document["parameters"] = parameters
     if operation.body is not None:
         content = {"schema": _schema(operation.body), "example": operation.body_example}
-        document["requestBody"] = {"required": True, "content": {"application/json": content}}
+        document["requestBody"] = {"required": True, "content": {operation.body_type: content}}
     document["responses"] = _responses(operation)
     for status, shown in operation.answers.items():
         links = links_of(routed, shown, everything)

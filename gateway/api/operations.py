@@ -63,7 +63,8 @@ class Shown(Struct, frozen=True):
 
 class Operation(Struct, frozen=True):
     """`scopes`: any one of them will do; empty, any valid token. `is_open` needs no token. `keyed` takes an
-    Idempotency-Key. `checks_itself`: the handler passes the request to the hot route, which knows no guard.
+    Idempotency-Key. `checks_itself`: the handler passes the request to the hot route, which knows no guard. A `body`
+    that is lines, by its `body_type`, has its shape in each of them.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Operation(Struct, frozen=True):
     checks_itself: bool = False
     keyed: bool = False
     body: Any = None
+    body_type: str = "application/json"
     body_example: Any = None
     problems: tuple[str, ...] = ()
     parameters: tuple[Parameter, ...] = ()

@@ -1,4 +1,4 @@
-"""Orders: the readable twin of the hot route, reading what has been ordered, and cancelling it. A client sees its own
+"""Orders: the readable twins of the hot routes, reading what has been ordered, and cancelling it. A client sees its own
 orders; another client's order is 404, as one that does not exist.
 
 A list is for looking things up. It is no change feed: those who need every change subscribe to the events.
@@ -26,7 +26,7 @@ from gateway.api.reading import (
     services_of,
 )
 from gateway.domain.access import Client
-from gateway.domain.outcomes import ProblemError, refuse
+from gateway.domain.outcomes import ProblemError, Refusal, refuse
 from gateway.edge.requests import read_headers
 from gateway.orders import body_of, event_of
 from gateway.services import Services
@@ -88,7 +88,7 @@ SHOW = Operation(
     answers={
         200: Shown("The order", shapes.OrderOut, headers={"ETag": "The version of the order"}, example=examples.ORDER)
     },
-    problems=("not_found", "ledger_away"),
+    problems=("not_found", "overloaded", "ledger_away"),
     parameters=(ORDER_ID,),
 )
 CANCEL = Operation(
@@ -145,10 +145,9 @@ async def place_order(request: AnyRequest) -> Response[bytes]:
 @get(PATH + "/{order_id:str}", opt={OPERATION: SHOW})
 async def show_order(request: AnyRequest, order_id: FromPath[str]) -> Response[bytes]:
     client = client_of(request)
-    parsed = ids.parse_id(order_id)
-    order = None if parsed is None else await services_of(request).book.now(parsed)
-    if order is None or not (client.may("orders:read:all") or order.client_id == client.client_id):
-        raise refuse("not_found")
+    order = await services_of(request).reads.show(client, order_id)
+    if isinstance(order, Refusal):
+        raise ProblemError(order)
     return json_answer(body_of(order, client), headers={"etag": etag(order.version)})
 
 

@@ -11,7 +11,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from core_ext.codes import PROBLEMS
 from core_ext.limits import MONEY_MAX, QUANTITY_MAX, TITLE_CHARS_MAX
-from core_ext.shapes import AdjustmentIn, Product, ShipTo
+from core_ext.shapes import AdjustmentIn, OrderIn, Product, ShipTo
+from gateway.domain.keys import KEY_PATTERN
 
 REASON_CHARS_MAX = 200
 SHARDS_MAX = 256  # the ledger's own bound
@@ -235,6 +236,35 @@ class Problem(Struct, omit_defaults=True):
     ) = None
 
 
+class BulkLine(Struct, forbid_unknown_fields=True):
+    """A line of orders in bulk."""
+
+    idempotency_key: Annotated[
+        str, Meta(min_length=1, max_length=512, pattern=KEY_PATTERN, description="As the header of a single order")
+    ]
+    order: Annotated[OrderIn, Meta(description="As the body of a single order; a retry repeats it byte for byte")]
+
+
+class BulkSummary(Struct):
+    complete: Annotated[bool, Meta(description="False: the last verdict ended the stream; go on with its line")]
+    lines: Annotated[int, Meta(description="Verdicts above")]
+    accepted: int
+    replayed: Annotated[int, Meta(description="Of those accepted: orders that an earlier request had made")]
+    refused: Annotated[dict[str, int], Meta(description="By code")]
+
+
+class BulkVerdict(Struct, omit_defaults=True):
+    """A line of the answer to orders in bulk: a verdict, or at last the summary."""
+
+    line: Annotated[int, Meta(ge=1, description="The line it is about, counted from 1")] | None = None
+    status: Annotated[int, Meta(description="What the order alone would have been answered with")] | None = None
+    order_id: Annotated[str, Meta(description="Of status 201")] | None = None
+    replayed: Annotated[bool, Meta(description="True when an earlier request with the key has made the order")] = False
+    problem: Annotated[Problem, Meta(description="Of any other status; pointers start at the order")] | None = None
+    retry_after_s: Annotated[int, Meta(description="When to try the line again, if that can help")] | None = None
+    summary: BulkSummary | None = None
+
+
 DOCUMENTED: tuple[Any, ...] = (
     OrderPage,
     OrderCancelIn,
@@ -247,4 +277,6 @@ DOCUMENTED: tuple[Any, ...] = (
     PinchedStocks,
     Availabilities,
     Problem,
+    BulkLine,
+    BulkVerdict,
 )

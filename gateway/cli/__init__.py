@@ -39,6 +39,7 @@ SECTIONS = {
             "Take back from the streams what a restored ledger does not know.",
         ),
         "audit": ("gateway.cli.audit", "audit", "Check that the books balance."),
+        "bench": ("gateway.cli.bench", "bench", "Measure what this machine does."),
     },
     "Processes of a deployment": {
         "migrate": ("gateway.cli.processes", "migrate", "Bring the ledger's schema and the streams up to date."),

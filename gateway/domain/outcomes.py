@@ -2,6 +2,7 @@
 every request of a sale is one.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -39,6 +40,44 @@ class Accepted(Struct, frozen=True):
 
 
 Outcome = Accepted | Refusal
+
+
+class Promise:
+    """The outcome of a request, which may not be known yet: an `asyncio.Future` without a loop and without errors.
+
+    Whoever waits is called at once, in the turn in which the outcome becomes known, and must not raise: it is the
+    committer that calls, in the middle of its batch.
+    """
+
+    __slots__ = ("_callbacks", "_outcome")
+
+    def __init__(self) -> None:
+        self._outcome: Outcome | None = None
+        self._callbacks: list[Callable[[Promise], None]] = []
+
+    def done(self) -> bool:
+        """Whether the outcome is known."""
+        return self._outcome is not None
+
+    def result(self) -> Outcome:
+        """The outcome, which has to be known."""
+        assert self._outcome is not None, "nobody knows the outcome yet"
+        return self._outcome
+
+    def set_result(self, outcome: Outcome) -> None:
+        """Say the outcome, once, to all who wait."""
+        assert self._outcome is None, "an outcome does not change"
+        self._outcome = outcome
+        for callback in self._callbacks:
+            callback(self)
+        self._callbacks.clear()
+
+    def add_done_callback(self, callback: "Callable[[Promise], None]") -> None:
+        """Call when the outcome is known: now, if it is."""
+        if self._outcome is None:
+            self._callbacks.append(callback)
+        else:
+            callback(self)
 
 
 class ProblemError(Exception):

@@ -1,47 +1,27 @@
-"""Personal data at rest: `note` and `ship_to` of an order as AES-256-GCM ciphertext under a key of the order's own,
-which a versioned master key wraps.
+"""Personal data at rest: the master keys, under the highest of which `core_ext.sealing` seals what is new, and under
+any of which stored data is opened.
 
-Deleting the wrapped key erases the data everywhere, backups of the orders included. The order's id is authenticated
-with both, so ciphertexts and keys cannot be swapped between rows. Formats: `personal` = 0x01, nonce (12), ciphertext
-and tag; `wrapped` = nonce (12), ciphertext (32), tag (16).
+Deleting an order's wrapped key erases its data everywhere, backups of the orders included.
 """
 
 import base64
 import binascii
-import os
-from typing import NamedTuple
 
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from core_ext.shapes import ShipTo
+from core_ext import sealing
+from core_ext.shapes import Personal, Sealed, ShipTo
 
-FORMAT = b"\x01"
-NONCE_BYTES = 12
-KEY_BYTES = 32
-PERSONAL_PURPOSE = b"orders.personal|"
-WRAPPED_PURPOSE = b"order_key.wrapped|"
-
-
-class Sealed(NamedTuple):
-    """What is stored: the ciphertext beside the order, the wrapped key in a table of its own."""
-
-    personal: bytes
-    master_version: int
-    wrapped: bytes
-
-
-class Personal(msgspec.Struct, omit_defaults=True):
-    note: str | None = None
-    ship_to: ShipTo | None = None
+FORMAT, NONCE_BYTES, KEY_BYTES = sealing.FORMAT, sealing.NONCE_BYTES, sealing.KEY_BYTES
+PERSONAL_PURPOSE, WRAPPED_PURPOSE = sealing.PERSONAL_PURPOSE, sealing.WRAPPED_PURPOSE
 
 
 class VaultError(ValueError):
     """The master keys cannot be used; the message says why."""
 
 
-_encoder = msgspec.json.Encoder()
 _decode = msgspec.json.Decoder(Personal).decode
 
 
@@ -67,18 +47,12 @@ class Vault:
 
     def __init__(self, master_keys: dict[int, bytes]) -> None:
         self._masters = {version: AESGCM(key) for version, key in master_keys.items()}
-        self._version = max(master_keys)
+        version = max(master_keys)
+        self.sealer = sealing.Sealer(master_keys[version], version)
 
     def seal(self, order_id: bytes, note: str | None, ship_to: ShipTo | None) -> Sealed | None:
         """None for an order without personal data."""
-        if note is None and ship_to is None:
-            return None
-        noise = os.urandom(KEY_BYTES + 2 * NONCE_BYTES)
-        key, nonce, wrap_nonce = noise[:KEY_BYTES], noise[KEY_BYTES:-NONCE_BYTES], noise[-NONCE_BYTES:]
-        plain = _encoder.encode(Personal(note, ship_to))
-        personal = FORMAT + nonce + AESGCM(key).encrypt(nonce, plain, PERSONAL_PURPOSE + order_id)
-        wrapped = wrap_nonce + self._masters[self._version].encrypt(wrap_nonce, key, WRAPPED_PURPOSE + order_id)
-        return Sealed(personal, self._version, wrapped)
+        return self.sealer.seal(order_id, note, ship_to)
 
     def open(self, order_id: bytes, sealed: Sealed) -> Personal:
         """Raises VaultError when the master key is missing or anything was changed."""

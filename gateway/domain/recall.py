@@ -8,11 +8,12 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from core_ext.shapes import Line, Order
+from core_ext import documents
+from core_ext.shapes import Order
 
-KEY_HEADER = "Floodgate-Key"  # <hash of the key>.<fingerprint of the body>, in hex
-ORDER_HEADER = "Floodgate-Order"  # <client id>.<a digit for each line, one digit where all are the same>
-STOCKED, LIMITED = 1, 2  # a line's digit is the sum of what it is
+# What they look like: core_ext/reference/documents.py.
+KEY_HEADER, ORDER_HEADER = documents.KEY_HEADER, documents.ORDER_HEADER
+STOCKED, LIMITED = documents.STOCKED, documents.LIMITED
 
 
 class Recall(Struct, frozen=True):
@@ -31,13 +32,8 @@ class Recall(Struct, frozen=True):
 
 def headers_of(order: Order, key: tuple[bytes, bytes] | None) -> dict[str, str]:
     """The headers of the order's first event; `key` is None once it is forgotten."""
-    flags = "".join([_digit(line) for line in order.lines])
-    if flags == flags[0] * len(flags):
-        flags = flags[0]
-    headers = {ORDER_HEADER: f"{order.client_id}.{flags}"}
-    if key is not None:
-        headers[KEY_HEADER] = f"{key[0].hex()}.{key[1].hex()}"
-    return headers
+    key_hash, fingerprint = key or (None, None)
+    return documents.created_headers(order.client_id, order.lines, key_hash, fingerprint)
 
 
 def read_headers(headers: Mapping[str, str], lines: int) -> Recall:
@@ -49,10 +45,6 @@ def read_headers(headers: Mapping[str, str], lines: int) -> Recall:
         client_id=int(client) if client.isdecimal() and client.isascii() else None,
         flags=flags if len(flags) in (1, lines) and set(flags) <= set("0123") else "",
     )
-
-
-def _digit(line: Line) -> str:
-    return "0123"[STOCKED * line.stocked + LIMITED * line.limited]
 
 
 def _is_hash(*texts: str) -> bool:

@@ -15,6 +15,8 @@ from gateway.domain.outcomes import RETRY_AFTER_S, Outcome, Refusal
 JSON = b"application/json"
 PROBLEM_JSON = b"application/problem+json"
 NO_STORE = (b"cache-control", b"no-store")
+CONTENT_JSON = (b"content-type", JSON)
+FIRST_VERSION = (b"etag", b'"1"')
 PROBLEM_URN = "urn:floodgate:problem:"
 
 _encode = msgspec.json.Encoder().encode
@@ -37,15 +39,18 @@ def answer(outcome: Outcome, request_id: str) -> Answer:
     """What `POST /v1/orders` answers."""
     if isinstance(outcome, Refusal):
         return problem(outcome, request_id)
+    body = outcome.body
     headers = [
-        (b"content-type", JSON),
+        CONTENT_JSON,
         (b"location", b"/v1/orders/" + ids.format_id(outcome.order_id).encode()),
-        (b"etag", b'"1"'),
-        *_common(request_id, outcome.body),
+        FIRST_VERSION,
+        (b"content-length", b"%d" % len(body)),
+        (b"request-id", request_id.encode()),
+        NO_STORE,
     ]
     if outcome.replayed:
         headers.append((b"idempotency-replayed", b"true"))
-    return Answer(201, headers, outcome.body)
+    return Answer(201, headers, body)
 
 
 def problem(refusal: Refusal, request_id: str) -> Answer:

@@ -10,7 +10,6 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.domain.outcomes import Refusal
-from gateway.tracing import Trace
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -30,8 +29,7 @@ _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9
 
 class Headers(Struct):
     """What the hot route wants to know. `length` is -1 when it is not announced, and -2 when it is not a number.
-    `trace` is there once the request is sampled, and `traceparent` then names its span. `is_read` is set when the body
-    is.
+    `is_read` is set when the body is.
     """
 
     authorization: bytes = b""
@@ -40,26 +38,36 @@ class Headers(Struct):
     traceparent: str | None = None
     length: int = -1
     keys: int = 0
-    trace: Trace | None = None
     is_read: bool = False
 
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """The headers of a request; names are lower-case, as ASGI gives them."""
-    found = Headers()
-    for name, value in headers:
-        if name == b"authorization":
-            found.authorization = value
-        elif name == b"idempotency-key":
-            found.key = value
-            found.keys += 1
-        elif name == b"content-type":
-            found.content_type = value
-        elif name == b"content-length":
-            found.length = int(value) if value.isdigit() and len(value) <= LENGTH_DIGITS_MAX else -2
-        elif name == b"traceparent":
-            found.traceparent = parse_traceparent(value)
+    given = headers if isinstance(headers, list) else list(headers)
+    named = dict(given)
+    if len(named) != len(given):
+        return _read_repeated(given)
+    find = named.get
+    key, length, traceparent = find(b"idempotency-key"), find(b"content-length"), find(b"traceparent")
+    return Headers(
+        find(b"authorization", b""),
+        find(b"content-type", b""),
+        key,
+        None if traceparent is None else parse_traceparent(traceparent),
+        -1 if length is None else _parse_length(length),
+        0 if key is None else 1,
+    )
+
+
+def _read_repeated(headers: list[tuple[bytes, bytes]]) -> Headers:
+    """Headers of which some stand there more than once: the last of a name counts."""
+    found = read_headers(list(dict(headers).items()))
+    found.keys = sum(name == b"idempotency-key" for name, _ in headers)
     return found
+
+
+def _parse_length(value: bytes) -> int:
+    return int(value) if value.isdigit() and len(value) <= LENGTH_DIGITS_MAX else -2
 
 
 def parse_traceparent(value: bytes) -> str | None:
@@ -69,6 +77,8 @@ def parse_traceparent(value: bytes) -> str | None:
 
 def is_json(content_type: bytes) -> bool:
     """Whether a body is `application/json`, in UTF-8 if it says so at all."""
+    if content_type == b"application/json":
+        return True
     media_type, _, parameters = content_type.partition(b";")
     if media_type.strip().lower() != b"application/json":
         return False

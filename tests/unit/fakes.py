@@ -24,7 +24,7 @@ from gateway.clock import Clock
 from gateway.committer import Committer
 from gateway.domain.access import Client
 from gateway.domain.keys import Hasher
-from gateway.domain.outcomes import Accepted, Outcome, Refusal
+from gateway.domain.outcomes import Accepted, Outcome, Promise, Refusal
 from gateway.domain.personal import Vault
 from gateway.leases import Leases
 from gateway.live import Live
@@ -142,6 +142,9 @@ class FakeStock:
     def active(self, owner: str) -> set[bytes]:
         return {lease_id for lease_id, lease in self.leases.items() if lease.active and lease.owner == owner}
 
+    def is_active(self, lease_id: bytes) -> bool:
+        return lease_id in self.leases and self.leases[lease_id].active
+
     async def fetch(self, text: str, *arguments: Any) -> list[Any]:
         if "stock_take" in text:
             owner, _, leases, skus, least, most, orders = arguments
@@ -229,7 +232,7 @@ class FakeBell(Bell):
 
 
 class FakeControl:
-    """What the control connection is asked: the outcome of batches, heartbeats (`alive` owners with their leases)."""
+    """What the control connection is asked: the outcome of batches, heartbeats, leases."""
 
     def __init__(self, stock: FakeStock | None = None) -> None:
         self.outcome = "committed"
@@ -237,6 +240,7 @@ class FakeControl:
         self.registered: list[str] = []
         self.pinches: list[str | None] = []
         self.resolved: list[bytes] = []
+        self.compared: list[int] = []  # the leases of each question about leases
 
     async def execute(self, text: str, *arguments: Any) -> None:
         if "insert into worker" in text:
@@ -244,8 +248,18 @@ class FakeControl:
 
     async def fetch(self, text: str, *arguments: Any) -> list[dict[str, Any]]:
         if "from stock_lease" in text:
-            return [{"lease_id": UUID(lease)} for lease in self.stock.active(arguments[0])]
+            return [{"lease_id": UUID(lease)} for lease in self._leases(*arguments)]
         return []  # No committer hangs.
+
+    def _leases(self, *arguments: Any) -> list[bytes]:
+        """Those of the leases named that are active, or those of an owner after one."""
+        if len(arguments) == 1:
+            self.compared.append(len(arguments[0]))
+            return [lease.bytes for lease in arguments[0] if self.stock.is_active(lease.bytes)]
+        owner, after, leases_max = arguments
+        found = sorted(lease for lease in self.stock.active(owner) if lease > after.bytes)[:leases_max]
+        self.compared.append(len(found))
+        return found
 
     async def fetchval(self, text: str, *arguments: Any) -> Any:
         if "select outcome" in text:
@@ -552,8 +566,7 @@ def pending(size: int = 100, queued_at: float = START_S, buyers: Sequence[tuple[
     limits = [Limit(sku, customer, 1, 1) for sku, customer in buyers]
     entry = Entry(order_id, order_id, bytes(16), [], b"", [], b"", b"", limits)
     event = Event("orders.created.app.00", ids.format_id(order_id), b"{}")
-    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    return Pending(SHOP, entry, [], event, b"{}", size, 1, 1, outcome, queued_at)
+    return Pending(SHOP, entry, [], event, b"{}", size, 1, 1, Promise(), queued_at)
 
 
 def accepted(outcome: Outcome) -> Accepted:

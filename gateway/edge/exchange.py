@@ -1,0 +1,189 @@
+"""Orders answered straight through the server's protocol: no task, no coroutine and no future of asyncio for each.
+
+It promises what `OrderRoute.respond` does, whose parts it calls: what is refused is answered before its body comes,
+what does not arrive in time is 408, and the client's going changes nothing about an order. What is not a whole body of
+the announced length at once is read in a task. Nothing here raises: the callers are the event loop and the committer.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+from gateway.domain.outcomes import Outcome, Promise, Refusal
+from gateway.edge.hot import INTERNAL, PATH, Asked, OrderRoute, ask
+from gateway.edge.requests import LARGE_BODY_BYTES_MAX, UNREAD_S_MAX, Message, read_headers, take_unread
+from gateway.tasks import Tasks
+
+LOOK_S = 0.1  # how often somebody looks for bodies that do not come
+
+# Granian's CallbackWatcherHTTP, ASGIHTTPProtocol and PyFutureAwaitable, of which only what is called here is known.
+Watcher = Any
+Protocol = Any
+Future = Any
+
+
+class Exchanges:
+    """The requests for orders of a worker that are being read or answered."""
+
+    def __init__(self, route: OrderRoute) -> None:
+        self.route = route
+        self.tasks = Tasks()
+        self.context = Context()  # of every callback: nothing of a request is kept there
+        self._waiting: dict[Exchange, float] = {}  # for bytes, until then on the clock that does not step
+        self._told: list[Exchange] = []
+
+    def open(self, watcher: Watcher) -> None:
+        """A request's headers are there."""
+        Exchange(self, watcher).open()
+
+    async def run(self) -> None:
+        """Look for bodies that do not come, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.expire(time.monotonic())
+
+    def expire(self, now: float) -> None:
+        """Let nobody wait whose time is over."""
+        for exchange in [exchange for exchange, until in self._waiting.items() if until <= now]:
+            exchange.give_up()
+
+    def wait(self, exchange: "Exchange", timeout_s: float) -> None:
+        """The exchange waits for bytes, and gives up when they do not come in time."""
+        self._waiting[exchange] = time.monotonic() + timeout_s
+
+    def arrived(self, exchange: "Exchange") -> float:
+        """The exchange waits no longer. Returns the seconds that were left."""
+        return self._waiting.pop(exchange) - time.monotonic()
+
+    def tell(self, exchange: "Exchange") -> None:
+        """An outcome is known: its answer is made in the loop's next turn, so that the committer, who knows the
+        outcomes of a whole batch at once, writes the next one first.
+        """
+        if not self._told:
+            asyncio.get_running_loop().call_soon(self._answer, context=self.context)
+        self._told.append(exchange)
+
+    def _answer(self) -> None:
+        told, self._told = self._told, []
+        for exchange in told:
+            exchange.answer_promised()
+
+
+class Exchange:
+    """One request for an order, from its headers to its answer."""
+
+    __slots__ = ("_all", "_asked", "_future", "_promise", "_protocol", "_watcher")
+
+    def __init__(self, exchanges: Exchanges, watcher: Watcher) -> None:
+        self._all = exchanges
+        self._watcher = watcher
+        self._protocol: Protocol = watcher.proto
+        self._asked: Asked = ask(read_headers(watcher.scope["headers"]))
+        self._future: Future = None
+        self._promise: Promise | None = None
+
+    def open(self) -> None:
+        """Refuse, or ask for the body."""
+        asked, route = self._asked, self._all.route
+        try:
+            refusal = route.refusal(asked)
+        except Exception:
+            route.log.exception(asked.request_id, "POST", PATH)
+            refusal = INTERNAL
+        if refusal is not None:
+            self._answer(refusal)
+            self._take_unread()
+        elif route.takes(asked):
+            asked.headers.is_read = True
+            self._receive(self._on_body, route.body_timeout_s)
+        else:
+            self._all.tasks.start(self._read(None, route.body_timeout_s))
+
+    def give_up(self) -> None:
+        """Nothing more came in time; the callback of what was waited for is told so."""
+        self._future.cancel()
+
+    def answer_promised(self) -> None:
+        """The promise is kept."""
+        assert self._promise is not None
+        self._answer(self._promise.result())
+
+    def _receive(self, then: Callable[[Future], None], timeout_s: float) -> None:
+        self._future = self._protocol.receive()
+        self._all.wait(self, timeout_s)
+        self._future.add_done_callback(then, context=self._all.context)
+
+    def _arrived(self) -> float:
+        """The seconds that were left for it. The future is let go: it keeps its callback, and so this exchange, where
+        the garbage collector does not look.
+        """
+        self._future = None
+        return self._all.arrived(self)
+
+    def _on_body(self, future: Future) -> None:
+        left_s = self._arrived()
+        if future.cancelled():
+            self._answer(Refusal("body_timeout"))
+            return
+        message = future.result()
+        body = message.get("body", b"")
+        if len(body) == self._asked.headers.length:
+            self._place(body)
+        else:
+            self._all.tasks.start(self._read(message, left_s))
+
+    def _place(self, body: bytes) -> None:
+        try:
+            promise = self._promise = self._all.route.begin(self._asked, body)
+        except Exception:
+            self._all.route.log.exception(self._asked.request_id, "POST", PATH)
+            self._answer(INTERNAL)
+            return
+        if promise.done():
+            self._answer(promise.result())
+        else:
+            promise.add_done_callback(self._on_outcome)
+
+    def _on_outcome(self, _promise: Promise) -> None:
+        self._all.tell(self)
+
+    async def _read(self, first: Message | None, timeout_s: float) -> None:
+        """Go on as the route does where there is a task for each request; `first` has been received."""
+        received = [] if first is None else [first]
+
+        async def receive() -> Message:
+            message: Message = received.pop() if received else await self._protocol.receive()
+            return message
+
+        outcome: Outcome
+        try:
+            outcome = await self._all.route.place(self._asked, receive, timeout_s)
+        except Exception:
+            self._all.route.log.exception(self._asked.request_id, "POST", PATH)
+            outcome = INTERNAL
+        self._answer(outcome)
+
+    def _answer(self, outcome: Outcome) -> None:
+        try:
+            given = self._all.route.answer(self._asked, outcome)
+            send = self._protocol.send
+            send({"type": "http.response.start", "status": given.status, "headers": given.headers})
+            send({"type": "http.response.body", "body": given.body})
+        except Exception:
+            self._all.route.log.exception(self._asked.request_id, "POST", PATH)
+            self._watcher.done()  # Closes what is half sent, or answers 500 without a body.
+
+    def _take_unread(self) -> None:
+        """Take the body of a request that has been answered off the wire, see `take_unread`."""
+        if 0 < self._asked.headers.length <= LARGE_BODY_BYTES_MAX:
+            self._receive(self._on_unread, UNREAD_S_MAX)
+
+    def _on_unread(self, future: Future) -> None:
+        left_s = self._arrived()
+        if future.cancelled():
+            return
+        left_bytes = self._asked.headers.length - len(future.result().get("body", b""))
+        if left_bytes > 0 and left_s > 0:
+            self._all.tasks.start(take_unread(self._protocol.receive, left_bytes))
