@@ -1,19 +1,33 @@
 """A TCP proxy between a committer and PostgreSQL that loses, once, exactly the message a test names.
 
-It promises that nothing else is changed: every other byte arrives, in order. It acts where the bytes of the trigger
-pass towards the server, so a test never has to guess a moment.
+It promises that nothing else is changed: every other byte arrives, in order, those before the trigger too. It acts
+where the bytes of the trigger pass towards the server, so a test never has to guess a moment.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-COMMIT = b"Q\x00\x00\x00\x0bcommit\x00"  # the simple query `commit`
-COPY_DATA = b"PGCOPY\n"
 CHUNK_BYTES = 1 << 16
+
+
+class Trigger(NamedTuple):
+    """The message that a test names, and what its reply ends with."""
+
+    request: re.Pattern[bytes]
+    reply: re.Pattern[bytes] = re.compile(b"")
+
+
+# The simple query `commit`, or the statement of this name in a batch that is written in one go; ReadyForQuery.
+COMMIT = Trigger(
+    re.compile(rb"Q\x00\x00\x00\x0bcommit\x00|B.{4}\x00fg_commit\x00", re.DOTALL), re.compile(rb"Z\x00\x00\x00\x05.$")
+)
+COPY_DATA = Trigger(re.compile(rb"PGCOPY\n"))
+NEVER = Trigger(re.compile(rb"(?!)"))
 
 
 class Loss(Enum):
@@ -29,7 +43,7 @@ class Loss(Enum):
 class Link(NamedTuple):
     client: tuple[asyncio.StreamReader, asyncio.StreamWriter]
     server: tuple[asyncio.StreamReader, asyncio.StreamWriter]
-    muted: asyncio.Event
+    muted: list[re.Pattern[bytes]]  # what ends the reply that is lost
 
 
 class CutProxy:
@@ -41,14 +55,15 @@ class CutProxy:
         assert target.port is not None
         self._target = (target.hostname, target.port)
         self._parts = target
-        self._trigger: tuple[bytes, Loss] | None = None
+        self._trigger: tuple[Trigger, Loss] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._links: list[Link] = []
         self.url = ""
         self.cut = asyncio.Event()
 
-    def arm(self, trigger: bytes, loss: Loss) -> None:
-        self._trigger = (trigger, loss)
+    def arm(self, trigger: bytes | Trigger, loss: Loss) -> None:
+        wanted = Trigger(re.compile(re.escape(trigger))) if isinstance(trigger, bytes) else trigger
+        self._trigger = (wanted, loss)
         self.cut.clear()
 
     def disarm(self) -> None:
@@ -75,7 +90,7 @@ class CutProxy:
         except OSError:  # The server is gone: so is whoever wants it.
             writer.transport.abort()
             return
-        link = Link((reader, writer), server, asyncio.Event())
+        link = Link((reader, writer), server, [])
         self._links.append(link)
         for pump in (self._to_server(link), self._to_client(link)):
             task = asyncio.create_task(pump)
@@ -85,32 +100,35 @@ class CutProxy:
     async def _to_server(self, link: Link) -> None:
         (source, client), (_, sink) = link.client, link.server
         while chunk := await _read(source):
-            loss = self._loss(chunk)
-            if loss is Loss.REQUEST:
-                client.transport.abort()
-                return
-            if loss is Loss.SILENCE:
+            at, loss, reply = self._loss(chunk)
+            if loss in (Loss.REQUEST, Loss.SILENCE):
+                sink.write(chunk[:at])
+                if loss is Loss.REQUEST:
+                    client.transport.abort()
                 return
             if loss is Loss.REPLY:
-                link.muted.set()
+                link.muted.append(reply)
             sink.write(chunk)
         sink.transport.abort()
 
     async def _to_client(self, link: Link) -> None:
         (source, _), (_, sink) = link.server, link.client
         while chunk := await _read(source):
-            if link.muted.is_set():
+            if not link.muted:
+                sink.write(chunk)
+            elif link.muted[0].search(chunk):
                 break
-            sink.write(chunk)
         sink.transport.abort()
 
-    def _loss(self, chunk: bytes) -> Loss | None:
-        if self._trigger is None or self._trigger[0] not in chunk:
-            return None
-        loss = self._trigger[1]
+    def _loss(self, chunk: bytes) -> tuple[int, Loss | None, re.Pattern[bytes]]:
+        """Where in the chunk the trigger begins, what is lost from there on, and what ends the reply."""
+        trigger, loss = self._trigger or (NEVER, None)
+        found = trigger.request.search(chunk)
+        if found is None:
+            return 0, None, trigger.reply
         self._trigger = None
         self.cut.set()
-        return loss
+        return found.start(), loss, trigger.reply
 
 
 async def _read(source: asyncio.StreamReader) -> bytes:

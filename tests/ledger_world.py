@@ -93,9 +93,10 @@ def draft(
 class World:
     """One database and everything that a test opens on it."""
 
-    def __init__(self, url: str, pool: asyncpg.Pool) -> None:
+    def __init__(self, url: str, pool: asyncpg.Pool, *, pipelined: bool = True) -> None:
         self.url = url
         self.pool = pool
+        self._pipelined = pipelined
         self.control = self.session("fg-control")
         self._ledgers: list[Ledger] = []
 
@@ -104,7 +105,7 @@ class World:
 
     def ledger(self, owner: str | None = None, url: str | None = None, command_timeout_s: float = 5.0) -> Ledger:
         """A committer's connection, by way of `url` (a proxy's) if given."""
-        ledger = Ledger(url or self.url, owner or str(uuid.uuid4()), command_timeout_s)
+        ledger = Ledger(url or self.url, owner or str(uuid.uuid4()), command_timeout_s, pipelined=self._pipelined)
         self._ledgers.append(ledger)
         return ledger
 
@@ -187,8 +188,9 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(url: str) -> AsyncIterator[World]:
-    world = World(url, await open_pool(url, "fg-test", 8, 10.0))
+async def open_world(url: str, *, pipelined: bool = True) -> AsyncIterator[World]:
+    """A world whose committers go this way."""
+    world = World(url, await open_pool(url, "fg-test", 8, 10.0), pipelined=pipelined)
     try:
         yield world
     finally:

@@ -36,7 +36,8 @@ SETTINGS: Mapping[str, str] = {
     "wal_buffers": "'16MB'",
     # How often a page is written whole into the log after a checkpoint decides what the keys' random pages cost.
     "max_wal_size": "'4GB'",
-    "min_wal_size": "'512MB'",
+    # Segments that are kept are used again; a new one is filled with zeros by whoever commits into it first.
+    "min_wal_size": "'1GB'",
     "checkpoint_timeout": "'15min'",
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",

@@ -23,6 +23,7 @@ from deploy.local.servers import NatsServer
 from deploy.local.servers_postgres import PostgresServer
 from gateway.app import Gateway
 from gateway.domain.access import token_hash
+from gateway.edge.bulk import LINES_AHEAD_MAX
 from gateway.services import Services
 from gateway.settings import Batch, Http, Limits, Nats, Orders, Postgres, RateRule, Secrets, Settings, Stock
 from persistence.postgres import clients
@@ -33,6 +34,7 @@ SECRET = base64.b64encode(bytes(32)).decode()
 WAIT_S = 20.0
 ORDER = "/v1/orders/0199a7c2-5d80-7c3e-9b1f-4a6d2e8c0f51"
 JSON_PROBLEM = "application/problem+json"
+NDJSON = "application/x-ndjson"
 MEMBERS = {"sale_not_open": "opens_at", "rate_limited": "violated_policies", "invalid": "errors", "sold_out": "errors"}
 RETRY = {"stock_returning", "overloaded", "ledger_away", "sale_not_open", "rate_limited"}  # have Retry-After
 PLAIN = "85123A"
@@ -210,7 +212,7 @@ async def a_bug(site: Site) -> Reply:
         raise RuntimeError("planted by the test")
 
     with pytest.MonkeyPatch.context() as patch, structlog.testing.capture_logs():
-        patch.setattr(site.services.book, "now", planted)
+        patch.setattr(site.services.reads, "find", planted)
         return await site.ask("GET", ORDER)
 
 
@@ -244,6 +246,23 @@ async def too_often(site: Site) -> Reply:
     return await site.ask("GET", "/v1/products", token="fg_none")
 
 
+async def never_reading(site: Site) -> Reply:
+    """Lines without end to a client that takes no verdict; then the one verdict, as an answer of its own."""
+    counters, reads = site.services.counters, asyncio.Event()
+    headers = {"content-type": NDJSON}
+    asking = asyncio.create_task(
+        site.ask("POST", "/v1/orders/bulk", b"x\n" * (LINES_AHEAD_MAX + 1), headers=headers, reads=reads)
+    )
+    async with asyncio.timeout(WAIT_S):
+        while not counters.refused["read_while_writing"]:
+            await asyncio.sleep(0.01)
+        reads.set()
+        reply = await asking
+    told = msgspec.json.decode(reply.body.splitlines()[-2])
+    kept = [(name, value) for name, value in reply.headers if name != "content-type"]
+    return Reply(told["status"], [*kept, ("content-type", JSON_PROBLEM)], msgspec.json.encode(told["problem"]))
+
+
 Scenario = Callable[[Site], Awaitable[Reply]]
 MET: dict[str, Scenario] = {
     "malformed_json": lambda site: site.place(b"{"),
@@ -252,6 +271,7 @@ MET: dict[str, Scenario] = {
     "bad_parameter": lambda site: site.ask("GET", "/v1/orders?colour=red"),
     "bad_cursor": lambda site: site.ask("GET", "/v1/orders?cursor=x"),
     "bad_request": lambda site: site.ask("PUT", "/v1/stock/A", {"total": 1}, headers={"if-match": "*"}),
+    "read_while_writing": never_reading,
     "unauthenticated": lambda site: site.place(token=None),
     "scope_missing": lambda site: site.place(token="fg_manager"),
     "channel_forbidden": lambda site: site.place(order(channel="web"), token="fg_own"),

@@ -17,9 +17,10 @@ NOBODY = Hand(b"\x01" * 16, "TEA", 5)  # a lease that no ledger knows
 OTHER_BODY = b"\x02" * 16
 
 
-@pytest.fixture
-async def world(postgres_url: str) -> AsyncIterator[World]:
-    async with open_world(postgres_url) as world:
+@pytest.fixture(params=[True, False], ids=["pipelined", "stepwise"])
+async def world(postgres_url: str, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """Once for each way that a batch can go."""
+    async with open_world(postgres_url, pipelined=request.param) as world:
         yield world
         await world.assert_clean()
 

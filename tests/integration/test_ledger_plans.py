@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from asyncpg.pgproto.pgproto import UUID
 
-from persistence.postgres import stock
+from persistence.postgres import control, stock
 from persistence.postgres.ledger import Entry, Ledger
 from tests.ledger_world import Hand, World, draft, key_of, new_id, open_world
 
@@ -21,11 +21,13 @@ from pg_stat_user_tables where relname in ('stock_lease', 'idempotency_key', 'st
 """
 FLUSH = "select pg_stat_force_next_flush()"
 ORDERS = 20
+PIECE = 50  # leases of one comparison
 
 
-@pytest.fixture
-async def world(postgres_url: str) -> AsyncIterator[World]:
-    async with open_world(postgres_url) as world:
+@pytest.fixture(params=[True, False], ids=["pipelined", "stepwise"])
+async def world(postgres_url: str, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """Once for each way that a batch can go."""
+    async with open_world(postgres_url, pipelined=request.param) as world:
         yield world
         await world.assert_clean()
 
@@ -137,3 +139,22 @@ async def test_take_give_and_close_read_only_their_own_rows(world: World, *, ana
         await everything()
     await crowd(world, analyze=analyze)
     assert await rows_of_session(world, everything) < 100
+
+
+@pytest.mark.parametrize("analyze", [False, True], ids=["stale_statistics", "fresh_statistics"])
+async def test_comparison_of_leases_reads_a_piece_of_what_the_owner_has(world: World, *, analyze: bool) -> None:
+    owner = await world.owner()
+
+    async def everything() -> None:
+        active = await control.active_after(world.control, owner, bytes(16), PIECE)
+        await control.still_active(world.control, active or [new_id()])
+
+    for _ in range(7):  # Until the server is content with generic plans.
+        await everything()
+    await crowd(world, analyze=False)
+    # Behind many of others, and the closed ones between.
+    await world.pool.execute("update stock_lease set owner = $1 where lease_id > $2", UUID(owner), UUID(b"\xc0" * 16))
+    if analyze:
+        await world.pool.execute("analyze")
+    assert await rows_of_session(world, everything) <= 4 * PIECE
+    assert len(await control.active_after(world.control, owner, bytes(16), PIECE)) == PIECE

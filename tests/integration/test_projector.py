@@ -195,6 +195,24 @@ async def test_step_event_whose_ack_was_lost_counts_once(
     assert await pending(nats_url) == 0
 
 
+@pytest.mark.parametrize("whole", [True, False])
+async def test_consumer_acks_each_way_what_it_was_told_and_nothing_else(
+    stream: Stream, nats_url: str, *, whole: bool
+) -> None:
+    await stream.publish([created() for _ in range(5)])
+    consumer = Consumer(nats_url, order_feed.CONSUMER, SUBJECT, whole=whole)
+    deliveries = await consumer.fetch(5, 5.0)
+
+    await consumer.ack([deliveries[0], deliveries[2], deliveries[3]])
+    await consumer.give_back([deliveries[1], deliveries[4]], 0.0)
+    again = [*await consumer.fetch(1, 5.0), *await consumer.fetch(1, 5.0)]
+    await consumer.ack(again)
+    await consumer.close()
+
+    assert {(delivery.id, delivery.attempts) for delivery in again} == {(deliveries[1].id, 2), (deliveries[4].id, 2)}
+    assert await pending(nats_url) == 0
+
+
 async def test_run_two_projectors_count_every_order_once(stream: Stream, postgres_url: str, nats_url: str) -> None:
     stop = asyncio.Event()
     running = [asyncio.create_task(projector.run(settings(nats_url, postgres_url), stop)) for _ in range(2)]

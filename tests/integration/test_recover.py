@@ -12,7 +12,8 @@ import nats
 import pytest
 
 from core_ext import ids
-from gateway import api, orders, projector, recovery
+from gateway import api, projector, recovery
+from persistence.nats import stream as room
 from persistence.nats.stream import NAME, STOCK, Stream, StreamSettings
 from persistence.postgres import catalogue, stock
 from persistence.postgres.recovery import StillRunningError
@@ -317,7 +318,8 @@ async def test_recover_while_a_steward_runs_refuses_and_names_it(world: World) -
 async def test_recover_of_events_of_an_earlier_release_says_what_it_had_to_guess(
     world: World, backup: Backup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orders, "headers_of", lambda *_: {})
+    headers_of = room._headers
+    monkeypatch.setattr(room, "_headers", lambda event: headers_of(event._replace(headers={})))
     shop = await world.shop()
     backup.take()
     assert (await shop.buy("old", order(quantity=3))).status == 201

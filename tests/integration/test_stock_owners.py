@@ -24,16 +24,32 @@ async def world(postgres_url: str) -> AsyncIterator[World]:
         await world.assert_clean()
 
 
-async def test_heartbeat_answers_the_servers_clock_and_the_active_leases(world: World) -> None:
-    await world.stock("TEA", 20)
-    owner = await world.owner()
-    hands = [await world.take(owner, "TEA", 5) for _ in range(3)]
-    await world.close_lease(hands[0])
-    reading, leases = await control.heartbeat(world.control, owner)
-    assert leases == {hand.lease for hand in hands[1:]}
+async def test_heartbeat_answers_the_servers_clock(world: World) -> None:
+    reading = await control.heartbeat(world.control, await world.owner())
     assert reading.asked_at <= reading.answered_at
     now_s = float(await world.value("select extract(epoch from clock_timestamp())"))
     assert now_s - 5 < reading.ledger_time_s <= now_s
+
+
+async def test_active_leases_are_walked_in_order_without_those_of_others(world: World) -> None:
+    await world.stock("TEA", 100)
+    owner, other = await world.owner(), await world.owner()
+    hands = [await world.take(owner, "TEA", 5) for _ in range(5)]
+    await world.take(other, "TEA", 5)
+    await world.close_lease(hands[1])
+    leases = sorted(hand.lease for hand in hands if hand is not hands[1])
+    first = await control.active_after(world.control, owner, bytes(16), 3)
+    assert first == leases[:3]
+    assert await control.active_after(world.control, owner, first[-1], 3) == leases[3:]
+    assert await control.active_after(world.control, owner, leases[-1], 3) == []
+
+
+async def test_still_active_are_leases_that_nobody_has_closed(world: World) -> None:
+    await world.stock("TEA", 20)
+    owner = await world.owner()
+    kept, closed = await world.take(owner, "TEA", 5), await world.take(owner, "TEA", 5)
+    await world.close_lease(closed)
+    assert await control.still_active(world.control, [kept.lease, closed.lease, new_id()]) == {kept.lease}
 
 
 async def test_heartbeat_moves_the_owners_time(world: World) -> None:

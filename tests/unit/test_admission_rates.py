@@ -55,6 +55,23 @@ async def test_customer_beyond_his_rate_is_refused_without_asking_the_ledger(roa
     assert len(road.book.asked) == asked
 
 
+async def test_customer_is_charged_once_for_a_request_that_is_tried_again(
+    road: Road, allowance: Allowance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request(SHOP, b"k-1", body(customer_id="u-1"), allowance=allowance)
+    with monkeypatch.context() as patched:
+        patched.setattr(road.queue, "room", lambda *_: False)
+        assert refused(await road.admission.place(request)) == "overloaded"
+    with monkeypatch.context() as patched:
+        for name in ("try_reserve", "short", "park"):
+            patched.setattr(road.leases, name, lambda _: None)
+        assert refused(await road.admission.place(request)) == "overloaded"
+        assert refused(await road.admission.place(request)) == "overloaded"
+    accepted(await road.admission.place(request))
+    accepted(await place(road, allowance, "k-2", body(customer_id="u-1")))
+    assert refused(await place(road, allowance, "k-3", body(customer_id="u-1"))) == "rate_limited"
+
+
 async def test_orders_without_a_customer_have_no_rate(road: Road, allowance: Allowance) -> None:
     for number in range(5):
         accepted(await place(road, allowance, f"k-{number}", body()))

@@ -5,10 +5,11 @@ SKU once a batch.
 import asyncio
 from collections import defaultdict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batch import BEHIND_MAX, BatchQueue, Buyer, Pending
+from gateway.batch import BEHIND_MAX, TELLING_MIN, WAITING_MIN, BatchQueue, Buyer, Pending
 from gateway.domain.outcomes import Refusal
 from tests.unit.fakes import START_S, pending, settings, turns
 
@@ -85,6 +86,43 @@ async def test_queue_has_room_again_after_a_take() -> None:
     queue = queue_of(pending(), pending(), rows_max=1, queue_rows_max=2)
     await queue.take()
     assert queue.room(START_S)
+
+
+async def test_queue_that_knows_no_rate_is_bounded_by_the_setting_alone() -> None:
+    assert queue_of(queue_rows_max=5000).waiting_max == 5000
+
+
+@pytest.mark.parametrize(
+    ("orders", "seconds", "waiting_max"), [(500, 0.025, 800), (100, 1.0, WAITING_MIN), (1000, 0.001, 5000)]
+)
+async def test_queue_holds_what_its_commits_take_in_time(orders: int, seconds: float, waiting_max: int) -> None:
+    queue = queue_of(queue_rows_max=5000)
+    queue.committed(orders, seconds)
+    assert queue.waiting_max == waiting_max
+
+
+async def test_queue_learns_nothing_from_a_small_commit() -> None:
+    queue = queue_of(queue_rows_max=5000)
+    queue.committed(TELLING_MIN - 1, 60.0)
+    assert queue.waiting_max == 5000
+
+
+async def test_queue_follows_a_rate_that_falls() -> None:
+    queue = queue_of(queue_rows_max=5000)
+    seen = []
+    for seconds in (0.01, 0.1, 0.1):
+        queue.committed(1000, seconds)
+        seen.append(queue.waiting_max)
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0] > seen[2] > WAITING_MIN
+
+
+async def test_queue_with_more_than_its_commits_take_in_time_has_no_room() -> None:
+    queue = queue_of(*(pending() for _ in range(WAITING_MIN - 1)))
+    queue.committed(TELLING_MIN, 1.0)
+    assert queue.room(START_S)
+    queue.put(pending(), START_S)
+    assert not queue.room(START_S)
 
 
 async def test_queue_closed_gives_what_waits_and_then_nothing() -> None:

@@ -417,7 +417,7 @@ async def test_committer_bug_leaves_nobody_waiting_and_no_units_behind(road: Roa
     assert refused(await road.place()) == "internal"
     lease = next(iter(road.stock.leases))
     assert road.leases.till.leases() == []
-    await road.leases.reconcile(road.leases.known(), {lease})
+    await road.leases.close_unknown([lease])
     assert road.stock.free[SKU] == 10
 
 

@@ -1,5 +1,5 @@
-"""`POST /v1/orders` stands twice, as the hot route and as a route of Litestar: whatever is sent, both give the same
-answer but for the id of the request.
+"""`POST /v1/orders` stands twice, as the hot route and as a route of Litestar, and the hot route is served in two ways:
+whatever is sent, all give the same answer but for the id of the request.
 """
 
 from typing import Any
@@ -10,6 +10,7 @@ from gateway import api
 from gateway.domain.outcomes import Accepted, Outcome, Refusal
 from gateway.edge.hot import Edge
 from tests.api import App, Placing, Reply, call, services
+from tests.direct import DirectEdge
 
 ORDER_ID = bytes.fromhex("0199a7c25d807c3e9b1f4a6d2e8c0f51")
 KEY = {"idempotency-key": "k-1"}
@@ -48,13 +49,15 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }
 
 
-async def both(placing: Placing, **request: Any) -> tuple[Reply, Reply]:
-    parts = services(admission=placing)
+def ways(parts: Any) -> list[App]:
+    """The hot route in a task for each request, without one, and its twin."""
     litestar: App = api.create(parts)
+    return [Edge(parts.route, litestar), DirectEdge(parts.route), litestar]
+
+
+async def answers(placing: Placing, **request: Any) -> list[Reply]:
     request.setdefault("body", BODY)
-    hot = await call(Edge(parts.route, litestar), "POST", "/v1/orders", **request)
-    twin = await call(litestar, "POST", "/v1/orders", **request)
-    return hot, twin
+    return [await call(way, "POST", "/v1/orders", **request) for way in ways(services(admission=placing))]
 
 
 def comparable(reply: Reply) -> tuple[int, list[tuple[str, str]], Any]:
@@ -68,33 +71,32 @@ def comparable(reply: Reply) -> tuple[int, list[tuple[str, str]], Any]:
 async def test_twins_for_an_outcome_answer_the_same(outcome: Outcome) -> None:
     placing = Placing()
     placing.outcome = outcome
-    hot, twin = await both(placing, headers=KEY)
-    assert comparable(hot) == comparable(twin)
+    hot, direct, twin = map(comparable, await answers(placing, headers=KEY))
+    assert hot == direct == twin
 
 
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
 async def test_twins_for_a_request_answer_the_same(request_: dict[str, Any]) -> None:
     placing = Placing()
     placing.outcome = OUTCOMES["accepted"]
-    hot, twin = await both(placing, **request_)
-    assert comparable(hot) == comparable(twin)
+    hot, direct, twin = map(comparable, await answers(placing, **request_))
+    assert hot == direct == twin
 
 
 async def test_twins_hand_the_same_request_to_admission() -> None:
     placing = Placing()
     placing.outcome = OUTCOMES["accepted"]
-    await both(placing, **REQUESTS["traced"])
-    hot, twin = placing.requests
-    assert (hot.client, hot.key, hot.body, hot.traceparent) == (twin.client, twin.key, twin.body, twin.traceparent)
-    assert hot.traceparent
+    await answers(placing, **REQUESTS["traced"])
+    hot, direct, twin = [(each.client, each.key, each.body, each.traceparent) for each in placing.requests]
+    assert hot == direct == twin
+    assert placing.requests[0].traceparent
 
 
 async def test_twins_count_refusals_alike() -> None:
     parts = services()
-    litestar = api.create(parts)
-    await call(Edge(parts.route, litestar), "POST", "/v1/orders", BODY, token=None)
-    await call(litestar, "POST", "/v1/orders", BODY, token=None)
-    assert parts.counters.refused == {"unauthenticated": 2}
+    for way in ways(parts):
+        await call(way, "POST", "/v1/orders", BODY, token=None)
+    assert parts.counters.refused == {"unauthenticated": 3}
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/orders"), ("POST", "/v1/orders/"), ("POST", "/livez")])

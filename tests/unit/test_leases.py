@@ -334,42 +334,35 @@ async def test_leases_of_an_owner_that_is_not_alive_take_again_once_it_is_renewe
     assert units_of(await parked.result) == 3
 
 
-async def test_reconcile_closes_leases_that_the_till_does_not_know(world: World) -> None:
-    world.begin(A=0)
-    world.stock.leases[b"\x07" * 16] = FakeLease(world.leases.owner, "A", 5)
-    await world.leases.reconcile(world.leases.known(), {b"\x07" * 16})
-    assert (world.stock.free["A"], world.stock.outstanding("A")) == (5, 0)
+async def test_unknown_are_leases_that_the_till_does_not_hold(world: World) -> None:
+    world.hold("A", 5)
+    assert world.leases.unknown([b"\x01" * 16, b"\x07" * 16]) == [b"\x07" * 16]
 
 
-async def test_reconcile_leaves_a_lease_alone_that_is_being_asked_for(world: World) -> None:
+async def test_unknown_is_no_lease_that_is_being_asked_for(world: World) -> None:
     world.begin(A=10)
     world.session.lose_answers = 1
     world.start()
     parked = world.park(("A", 3))
-    known = world.leases.known()
     await turns()
-    await world.leases.reconcile(known, set(world.stock.leases))
-    assert world.stock.outstanding("A") == 3
+    granted = list(world.stock.leases)
+    assert granted
+    assert world.leases.till.ids() == []
+    assert world.leases.unknown(granted) == []
     assert units_of(await parked.result) == 3
 
 
-async def test_reconcile_keeps_a_lease_that_was_granted_while_the_heartbeat_was_under_way(world: World) -> None:
-    world.begin(A=PLENTY)
-    world.session.held.clear()
-    world.start()
-    parked = world.park(("A", 3))
-    await turns()
-    known, active = world.leases.known(), set(world.stock.leases)
-    world.session.held.set()
-    await parked.result
-    await world.leases.reconcile(known, active)
-    assert world.leases.till.leases() != []
+async def test_close_unknown_gives_back_what_is_unsold(world: World) -> None:
+    world.begin(A=0)
+    world.stock.leases[b"\x07" * 16] = FakeLease(world.leases.owner, "A", 5)
+    await world.leases.close_unknown([b"\x07" * 16])
+    assert (world.stock.free["A"], world.stock.outstanding("A")) == (5, 0)
 
 
-async def test_reconcile_drops_leases_that_the_ledger_has_closed(world: World) -> None:
+async def test_close_unknown_leaves_alone_what_the_till_holds(world: World) -> None:
     world.hold("A", 5)
-    await world.leases.reconcile(world.leases.known(), set())
-    assert world.leases.till.free("A") == 0
+    await world.leases.close_unknown([b"\x01" * 16])
+    assert world.stock.outstanding("A") == 5
 
 
 async def test_replace_closes_the_leases_and_drops_them(world: World) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from gateway import leases as room
+from gateway.comparison import Comparison
 from gateway.domain.outcomes import Refusal
 from gateway.leases import LEDGER_CALL_S, SHIELD_S, Leases
 from gateway.live import Live
@@ -16,7 +17,7 @@ from gateway.parking import Demand, Parked, Short
 from gateway.tasks import Tasks
 from persistence.postgres.stock import Shard
 from persistence.redis.mirror import Ring
-from tests.unit.fakes import FakeBell, FakeLease, FakeSession, FakeStock, FrozenClock, settings, turns
+from tests.unit.fakes import FakeBell, FakeControl, FakeLease, FakeSession, FakeStock, FrozenClock, settings, turns
 
 PLENTY = 1_000_000
 NEVER_S = 3600.0
@@ -60,8 +61,7 @@ class Worker:
 
     async def beat(self) -> None:
         """A heartbeat, as far as leases go."""
-        known = self.leases.known()
-        await self.leases.reconcile(known, self.stock.active(self.leases.owner))
+        await Comparison(FakeSession(FakeControl(self.stock)), self.leases).step()
 
 
 class World:

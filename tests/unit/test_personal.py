@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
-from core_ext.shapes import ShipTo
-from gateway.domain.personal import Sealed, Vault, VaultError, parse_master_keys
+from core_ext.shapes import Sealed, ShipTo
+from gateway.domain.personal import Vault, VaultError, parse_master_keys
 
 ORDER, OTHER = b"\x01" * 16, b"\x02" * 16
 NOTE = "请放门口"

@@ -82,6 +82,37 @@ async def test_publisher_removes_nothing_before_the_ack(world: World) -> None:
     assert world.pool.removed == [world.batch_id(1)]
 
 
+async def test_publisher_removes_the_commits_of_several_publishes_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "REMOVE_S", 3600.0)
+    running = asyncio.ensure_future(world.publisher.run())
+    removed = []
+    for batch in (1, 2, 3):
+        world.put(batch, events=1)
+        await turns()
+        removed.append(len(world.pool.removed))
+    await world.run()
+    await running
+    assert removed == [1, 1, 1]
+    assert world.pool.removed == [world.batch_id(1), world.batch_id(2), world.batch_id(3)]
+
+
+async def test_publisher_without_more_events_removes_what_is_acknowledged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "REMOVE_S", 0.01)
+    running = asyncio.ensure_future(world.publisher.run())
+    world.put(1, events=1)
+    await turns()
+    world.put(2, events=1)
+    async with asyncio.timeout(10):
+        while world.pool.removed != [world.batch_id(1), world.batch_id(2)]:
+            await asyncio.sleep(0.001)
+    await world.run()
+    await running
+
+
 async def test_publisher_whose_stream_is_away_leaves_the_events_to_the_relay(world: World) -> None:
     world.stream.away = True
     world.put(1, events=3)
