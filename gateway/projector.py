@@ -8,8 +8,11 @@ aside after ATTEMPTS_MAX deliveries, and named by its id, never by its content.
 import asyncio
 import contextlib
 import datetime as dt
+import itertools
+import operator
 import time
 from collections.abc import Sequence
+from typing import Annotated
 
 import asyncpg
 import msgspec
@@ -17,14 +20,16 @@ import structlog
 
 from gateway.settings import Settings
 from persistence.errors import LedgerUnavailableError, Unavailable
-from persistence.nats.consume import Consumer, Delivery
+from persistence.nats.consume import Consumer
+from persistence.nats.pull import Delivery
 from persistence.postgres import order_feed
 from persistence.postgres.order_feed import Created
 from persistence.postgres.session import Session
 
 SUBJECT = "orders.created.>"
 BATCH_EVENTS = 1000
-# What comes in little pieces is gathered so long: nobody waits for a read model, and each batch is a statement.
+# What comes in little pieces is gathered so long: nobody waits for a read model, and each batch is a statement. Who
+# gets nothing waits as long before it asks again: the answer is at once when other projectors' requests stand first.
 GATHER_S = 0.1
 FETCH_WAIT_S = 1.0  # also the longest that a stop waits for an idle projector
 ATTEMPTS_MAX = 10
@@ -35,20 +40,28 @@ DAY_S = 86400
 # Classes of SQLSTATE that speak of the row itself: data exceptions and violated constraints.
 ROW_FAULTS = ("22", "23")
 
+EPOCH = dt.datetime.fromtimestamp(0, dt.UTC)
+MINUTE = dt.timedelta(minutes=1)
+# Minutes since EPOCH that a reader of the feed can show: an offset takes a time out of the years 1 to 9999.
+MINUTES = range(
+    (dt.datetime.min.replace(tzinfo=dt.UTC) - EPOCH) // MINUTE,
+    (dt.datetime.max.replace(tzinfo=dt.UTC) - EPOCH) // MINUTE + 1,
+)
+
 log = structlog.get_logger("projector")
 
 
-class Item(msgspec.Struct):
+class Item(msgspec.Struct, gc=False):
     quantity: int
 
 
-class Data(msgspec.Struct):
+class Data(msgspec.Struct, gc=False):
     channel: str
-    created_at: dt.datetime
+    created_at: Annotated[dt.datetime, msgspec.Meta(tz=True)]
     items: list[Item]
 
 
-class Event(msgspec.Struct):
+class Event(msgspec.Struct, gc=False):
     """What the projector reads of `order.created`; it ignores the rest, which may grow."""
 
     id: str
@@ -74,7 +87,7 @@ class Projector:
             try:
                 taken = await self.step()
                 self._back()
-                if 0 < taken < BATCH_EVENTS:
+                if taken < BATCH_EVENTS:
                     await _pause(stop, GATHER_S)
             except Unavailable as error:
                 self._log_away(error)
@@ -95,14 +108,14 @@ class Projector:
 
     async def _feed(self, deliveries: Sequence[Delivery]) -> None:
         """Count a batch; where a row of it is bad, its members singly, so that they do not fail together."""
-        readable = [(delivery, event) for delivery in deliveries if (event := _read(delivery)) is not None]
-        good = {delivery.message.reply for delivery, _ in readable}
-        if readable and not await self._count([event for _, event in readable]):
-            good = {delivery.message.reply for delivery, event in readable if await self._count([event])}
-        await self._consumer.ack([delivery for delivery in deliveries if delivery.message.reply in good])
-        for delivery in deliveries:
-            if delivery.message.reply not in good:
-                await self._set_aside(delivery)
+        events = [_read(delivery) for delivery in deliveries]
+        readable = [event for event in events if event is not None]
+        good = [event is not None for event in events]
+        if readable and not await self._count(readable):
+            good = [event is not None and await self._count([event]) for event in events]
+        await self._consumer.ack(list(itertools.compress(deliveries, good)))
+        for delivery in itertools.compress(deliveries, map(operator.not_, good)):
+            await self._set_aside(delivery)
 
     async def _count(self, events: list[Created]) -> bool:
         """False when PostgreSQL refuses a row for what is in it; then nothing was stored."""
@@ -151,6 +164,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Feed the read models until `stop`."""
     consumer = Consumer(settings.nats.url, order_feed.CONSUMER, SUBJECT)
     session = Session(settings.postgres.url, "fg-projector", settings.postgres.command_timeout_ms / 1000)
+    log.info("projector_started", stream_way=consumer.way)
     try:
         await Projector(consumer, session, settings.nats.max_age_s + DAY_S).run(stop)
     finally:
@@ -166,8 +180,10 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
 def _read(delivery: Delivery) -> Created | None:
     try:
         event = _decode(delivery.payload)
-        minute = event.data.created_at.astimezone(dt.UTC).replace(second=0, microsecond=0)
-    except (msgspec.DecodeError, OverflowError):
+    except msgspec.DecodeError:
         return None
-    units = sum(item.quantity for item in event.data.items)
-    return Created(event.id, minute, event.data.channel, units, delivery.is_resent)
+    data = event.data
+    minute = (data.created_at - EPOCH) // MINUTE
+    if minute not in MINUTES:
+        return None
+    return Created(event.id, minute, data.channel, sum([item.quantity for item in data.items]), delivery.is_resent)

@@ -15,7 +15,7 @@ from gateway import projector as projection
 from gateway.cli.examples import examples
 from gateway.cli.refusals import told
 from gateway.cli.starting import config_option, load_or_exit
-from gateway.process import run
+from gateway.process import run, spare_the_collector
 from gateway.settings import Settings
 from gateway.steward import Steward
 from gateway.stream_watch import stream_settings
@@ -97,4 +97,5 @@ def steward(config: Path | None) -> None:
 def projector(config: Path | None) -> None:
     """Run a projector: keeps the read models up to date from the events. Any number may run."""
     settings = load_or_exit(config)
+    spare_the_collector()
     run(lambda stop: projection.run(settings, stop))

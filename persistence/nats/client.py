@@ -4,17 +4,22 @@ who publishes then is told so at once.
 
 import asyncio
 import re
+from collections.abc import Callable
 from importlib.metadata import version
 
 import nats
 import structlog
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 
 from persistence.errors import StreamUnavailableError
 
 CONNECT_TIMEOUT_S = 5.0
-VERSIONS = "2.16."  # of nats-py whose way of writing is known
+VERSIONS = "2.16."  # of nats-py whose ways of writing and of reading are known
 NEXT_SERVER = re.compile(r",\s*(?=[a-z]+://|[^@,]+(?:,|$))")  # A comma in a password parts nothing.
+
+# What takes a message: its subject, the subject to answer to, payload, and header block (empty without headers).
+Take = Callable[[bytes, bytes, bytes, bytes], None]
 
 log = structlog.get_logger("stream")
 
@@ -25,7 +30,7 @@ def servers_of(url: str) -> list[str]:
 
 
 def can_write_whole() -> bool:
-    """Whether `write_whole` may be used with the nats-py that is installed."""
+    """Whether `write_whole` and `read_raw` may be used with the nats-py that is installed."""
     return version("nats-py").startswith(VERSIONS)
 
 
@@ -35,6 +40,22 @@ async def write_whole(client: Client, frames: bytes) -> None:
         raise nats.errors.OutboundBufferLimitError
     await client._send_command(frames)  # noqa: SLF001 - the version is known
     await client._flush_pending()  # noqa: SLF001 - as above
+
+
+def read_raw(client: Client, subscription: Subscription, take: Take) -> None:
+    """Give the messages of this subscription to `take` as they stand on the wire: nats-py reads each one's headers into
+    a dict, and makes an object of it for a queue. One subscription of a client at a time; the others go on as ever.
+    """
+    number = subscription._id  # noqa: SLF001 - the version is known
+    process = Client._process_msg  # noqa: SLF001 - as above
+
+    async def process_raw(sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if sid == number:
+            take(subject, reply, data, headers or b"")  # It is None without headers, whatever nats-py says.
+        else:
+            await process(client, sid, subject, reply, data, headers)
+
+    client._process_msg = process_raw  # type: ignore[method-assign]  # noqa: SLF001 - as above
 
 
 async def connect(url: str, name: str) -> Client:

@@ -6,51 +6,29 @@ effect has to be kept together with the event's id. How often an event came is k
 
 import contextlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal
 
+import msgspec
 import nats
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from persistence.errors import StreamUnavailableError
 from persistence.nats.client import can_write_whole, connect, write_whole
-from persistence.nats.stream import NAME, RESENT
+from persistence.nats.pull import Delivery, Pull, RefusedError
+from persistence.nats.stream import NAME
 
 ACK_WAIT_S = 30.0
 ACK_PENDING_MAX = 10_000  # events handed out and not acknowledged, of all processes together
 ERRORS = (nats.errors.Error, OSError, TimeoutError)
 
 
-class Delivery(NamedTuple):
-    """An event that was handed out."""
-
-    payload: bytes
-    message: Msg
-
-    @property
-    def id(self) -> str:
-        """Its Nats-Msg-Id, or its place in the stream when it has none."""
-        headers = self.message.headers or {}
-        return headers.get("Nats-Msg-Id") or f"sequence {self.message.metadata.sequence.stream}"
-
-    @property
-    def attempts(self) -> int:
-        """How often it was handed out, this time included."""
-        return self.message.metadata.num_delivered
-
-    @property
-    def is_resent(self) -> bool:
-        """Whether it was sent again from the tables, however long ago it was told."""
-        return RESENT in (self.message.headers or {})
-
-
 class Consumer:
     """One process's part in the durable consumer `durable` on the subjects `subject` of the stream of orders.
 
-    Acknowledgements that belong together go in one write, unless `whole` is False or nats-py is none that is known.
+    Events are read as they stand on the wire, and acknowledgements that belong together go in one write, unless `whole`
+    is False or nats-py is none that is known.
     Every method raises StreamUnavailableError when NATS cannot be reached, or has no stream; the next call tries again.
     """
 
@@ -60,82 +38,97 @@ class Consumer:
         self._subject = subject
         self._whole = whole and can_write_whole()
         self._client: Client | None = None
-        self._subscription: JetStreamContext.PullSubscription | None = None
+        self._pull: Pull | None = None
+
+    @property
+    def way(self) -> Literal["whole", "singly"]:
+        """How events come and acknowledgements go."""
+        return "whole" if self._whole else "singly"
 
     async def fetch(self, limit: int, wait_s: float) -> list[Delivery]:
         """What there is, up to `limit`, at once; waits up to `wait_s` for the first event and may return none."""
-        subscription = self._subscription or await self._bind()
+        pull = self._pull or await self._bind()
         try:
-            messages = await subscription.fetch(limit, timeout=wait_s)
+            return await pull.fetch(limit, wait_s)
         except TimeoutError:
-            await self._check(subscription)
+            await self._check()
             return []
-        except ERRORS as error:
+        except (*ERRORS, RefusedError) as error:
             await self._unbind()
             raise StreamUnavailableError(f"events cannot be fetched: {error!r}") from error
-        return [Delivery(message.data, message) for message in messages]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """These are done. An acknowledgement that gets lost only brings its event again."""
+        if self._client is None or not deliveries:
+            return
+        replies = [delivery.reply for delivery in deliveries]
         try:
-            if self._client is not None and self._whole:
-                acks = [f"PUB {delivery.message.reply} 0\r\n\r\n" for delivery in deliveries]
-                await write_whole(self._client, "".join(acks).encode())
+            if self._whole:
+                await write_whole(self._client, b"PUB %b 0\r\n\r\n" % b" 0\r\n\r\nPUB ".join(replies))
                 return
-            for delivery in deliveries:
-                await delivery.message.ack()
+            for reply in replies:
+                await self._client.publish(reply.decode())
         except ERRORS as error:
             raise StreamUnavailableError(f"events cannot be acknowledged: {error!r}") from error
 
     async def give_back(self, deliveries: Sequence[Delivery], pause_s: float) -> None:
         """These are to come again after `pause_s`, to whoever asks then."""
+        pause = msgspec.json.encode({"delay": int(pause_s * 1e9)}) if pause_s else b""
         try:
             for delivery in deliveries:
-                await delivery.message.nak(delay=pause_s)
+                await self._answer(delivery, b"-NAK %b" % pause)
         except ERRORS as error:
             raise StreamUnavailableError(f"events cannot be given back: {error!r}") from error
 
     async def terminate(self, delivery: Delivery) -> None:
         """Never again this one."""
         try:
-            await delivery.message.term()
+            await self._answer(delivery, b"+TERM")
         except ERRORS as error:
             raise StreamUnavailableError(f"an event cannot be terminated: {error!r}") from error
 
     async def close(self) -> None:
-        """Send what is still to be sent, and leave."""
+        """Give back what was not handed out, send what is still to be sent, and leave."""
         if self._client is not None:
-            with contextlib.suppress(*ERRORS):
+            with contextlib.suppress(*ERRORS, StreamUnavailableError):
+                await self.give_back(self._pull.left() if self._pull else [], 0.0)
                 await self._client.flush(timeout=1)
             await self._client.close()
-            self._client = self._subscription = None
+            self._client = self._pull = None
 
-    async def _bind(self) -> JetStreamContext.PullSubscription:
+    async def _answer(self, delivery: Delivery, word: bytes) -> None:
+        if self._client is not None:
+            await self._client.publish(delivery.reply.decode(), word)
+
+    async def _bind(self) -> Pull:
         if self._client is None or self._client.is_closed:
             self._client = await connect(self._url, f"fg-{self._durable}")
-        stream = self._client.jetstream()
+        pull = Pull(self._client, NAME, self._durable)
         try:
-            await stream.add_consumer(NAME, self._config())
-            self._subscription = await stream.pull_subscribe_bind(consumer=self._durable, stream=NAME)
+            await self._client.jetstream().add_consumer(NAME, self._config())
+            await pull.open(raw=self._whole)
         except NotFoundError as error:
             raise StreamUnavailableError(f"there is no stream {NAME} yet") from error
         except ERRORS as error:
             raise StreamUnavailableError(f"the consumer {self._durable} cannot be made: {error!r}") from error
-        return self._subscription
+        self._pull = pull
+        return pull
 
-    async def _check(self, subscription: JetStreamContext.PullSubscription) -> None:
-        """Nothing came: make sure that the consumer is still there, as it is not after the stream was made anew."""
+    async def _check(self) -> None:
+        """Nothing was said: make sure that the consumer is still there."""
+        assert self._client is not None
         try:
-            await subscription.consumer_info()
+            await self._client.jetstream().consumer_info(NAME, self._durable)
         except ERRORS as error:
             await self._unbind()
             raise StreamUnavailableError(f"the consumer {self._durable} does not answer: {error!r}") from error
 
     async def _unbind(self) -> None:
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None:
+        """What had come and was not handed out comes again, by ACK_WAIT_S."""
+        pull, self._pull = self._pull, None
+        if pull is not None:
             with contextlib.suppress(*ERRORS):
-                await subscription.unsubscribe()
+                await pull.close()
 
     def _config(self) -> ConsumerConfig:
         return ConsumerConfig(

@@ -8,7 +8,7 @@ sent.
 import struct
 from collections.abc import Iterable, Sequence
 
-UUID_OID, INT4_OID, INT8_OID, TEXT_OID = 2950, 23, 20, 25
+UUID_OID, INT8_OID, TEXT_OID = 2950, 20, 25
 UUID_LENGTHS = frozenset({16})
 SYNC = b"S\x00\x00\x00\x04"
 _EXECUTE = b"E\x00\x00\x00\x09\x00\x00\x00\x00\x00"  # the unnamed portal, all rows
@@ -17,7 +17,7 @@ COPY_HEADER = bytes.fromhex("5047434f50590aff0d0a00") + bytes(8)
 COPY_TRAILER = b"\xff\xff"
 _ALL_BINARY = b"\x00\x01\x00\x01"  # one format for all parameters, and it is binary
 _NO_FORMATS = b"\x00\x00"  # of results, which nobody reads
-_INT4, _INT8 = struct.Struct(">i"), struct.Struct(">q")
+_INT8 = struct.Struct(">q")
 _ARRAY = struct.Struct(">iiIii")  # dimensions, flags, type, length, lower bound
 
 
@@ -49,11 +49,6 @@ def uuids(values: Sequence[bytes]) -> bytes:
     if not UUID_LENGTHS.issuperset(map(len, values)):
         raise EncodeError("an id has 16 bytes")
     return _array(UUID_OID, len(values), b"\x00\x00\x00\x10".join((b"", *values)))
-
-
-def int4s(values: Sequence[int]) -> bytes:
-    """An integer[]."""
-    return _array(INT4_OID, len(values), b"\x00\x00\x00\x04".join((b"", *_packed(_INT4, values))))
 
 
 def int8s(values: Sequence[int]) -> bytes:

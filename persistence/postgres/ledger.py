@@ -39,7 +39,7 @@ BEGIN = "begin isolation level read committed"
 # The statements of a batch in one write, by the names that they are prepared under.
 WHOLE = {
     "fg_begin": BEGIN,
-    "fg_batch": "select commit_whole($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    "fg_batch": "select commit_whole($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     **{
         f"fg_{table}": f"copy {table} ({', '.join(columns)}) from stdin (format binary)"
         for table, columns in COLUMNS.items()
@@ -48,7 +48,7 @@ WHOLE = {
 }
 _BEGIN = frames.call("fg_begin", ())
 _COMMIT = frames.call("fg_commit", ()) + frames.SYNC
-REFUSED = "FG001"  # commit_whole: an order of the batch does not live
+REFUSED = "FG001"  # commit_whole: an order of the batch does not live, for its leases or a limit
 # Careless plans made the update of leases 7 times slower; the generic plan walks the primary keys whatever the arrays
 # hold. A transaction ends within TRANSACTION_MS whatever its client does, unless its backend is stopped inside COPY
 # (see `control.reap`).
@@ -215,7 +215,7 @@ class Ledger:
             raise AmbiguousError(backend_pid, []) from error
         if answer.error is None and (answer.tag, answer.state) == ("COMMIT", "I"):
             return True
-        if answer.error is not None and answer.error.sqlstate == REFUSED:
+        if answer.error is not None and _is_refusal(answer.error):
             return False
         self.close()
         if answer.tag == "COMMIT":  # Whatever was said behind it, it may be done.
@@ -257,24 +257,19 @@ class Ledger:
 
 
 class _Arrays(NamedTuple):
-    """What commit_batch wants to know of a batch besides its id, in parallel columns."""
+    """What is asked of a batch besides its id and its demand, in parallel columns. Limits are in the order of their
+    stock keys and customers: at which order they stand, stock key, customer, units, most units.
+    """
 
     keys: list[bytes]
     orders: list[bytes]
     fingerprints: list[bytes]
-    demand: tuple[list[int], list[bytes], list[int]]
     limits: tuple[list[int], list[str], list[str], list[int], list[int]]
 
 
 def _arrays(entries: Sequence[Entry]) -> _Arrays:
-    demand: tuple[list[int], list[bytes], list[int]] = ([], [], [])
-    orders, leases, units = demand
     limits: list[tuple[str, str, int, int, int]] = []
     for at, entry in enumerate(entries, 1):
-        for lease, count in entry.parts:
-            orders.append(at)
-            leases.append(lease)
-            units.append(count)
         if entry.limits:
             limits += ((*limit, at) for limit in entry.limits)
     limits.sort()
@@ -283,7 +278,6 @@ def _arrays(entries: Sequence[Entry]) -> _Arrays:
         [entry.key_hash for entry in entries],
         [entry.order_id for entry in entries],
         [entry.fingerprint for entry in entries],
-        demand,
         (
             [at for *_, at in limits],
             [sku for sku, *_ in limits],
@@ -294,19 +288,33 @@ def _arrays(entries: Sequence[Entry]) -> _Arrays:
     )
 
 
+def _demand(entries: Sequence[Entry]) -> tuple[list[int], list[bytes], list[int]]:
+    """At which order, of which lease, how many units."""
+    parts = [(at, lease, units) for at, entry in enumerate(entries, 1) for lease, units in entry.parts]
+    return [at for at, _, _ in parts], [lease for _, lease, _ in parts], [units for _, _, units in parts]
+
+
+def _demand_in_all(entries: Sequence[Entry]) -> tuple[list[bytes], list[int]]:
+    """Each lease once, in their order, and the units that are wanted of it."""
+    demand: dict[bytes, int] = {}
+    for entry in entries:
+        for lease, units in entry.parts:
+            demand[lease] = demand.get(lease, 0) + units
+    leases = sorted(demand)
+    return leases, [demand[lease] for lease in leases]
+
+
 def _messages(batch_id: bytes, entries: Sequence[Entry]) -> bytes:
     """The whole transaction in one piece; it ends without a trace unless every order lives."""
-    arrays = _arrays(entries)
-    (at, leases, units), (limit_at, skus, customers, wanted, units_max) = arrays.demand, arrays.limits
+    arrays, (leases, units) = _arrays(entries), _demand_in_all(entries)
+    _, skus, customers, wanted, units_max = arrays.limits
     arguments = (
         batch_id,
         frames.uuids(arrays.keys),
         frames.uuids(arrays.orders),
         frames.uuids(arrays.fingerprints),
-        frames.int4s(at),
         frames.uuids(leases),
         frames.int8s(units),
-        frames.int4s(limit_at),
         frames.texts(skus),
         frames.texts(customers),
         frames.int8s(wanted),
@@ -317,10 +325,15 @@ def _messages(batch_id: bytes, entries: Sequence[Entry]) -> bytes:
 
 
 def _arguments(entries: Sequence[Entry]) -> tuple[list[Any], ...]:
-    arrays = _arrays(entries)
-    at, leases, units = arrays.demand
+    arrays, (at, leases, units) = _arrays(entries), _demand(entries)
     ids = [[UUID(one) for one in column] for column in (arrays.keys, arrays.orders, arrays.fingerprints)]
     return (*ids, at, [UUID(lease) for lease in leases], units, *arrays.limits)
+
+
+def _is_refusal(error: asyncpg.PostgresError) -> bool:
+    """Whether commit_whole says that an order does not live, and no more than that."""
+    known_key = isinstance(error, asyncpg.UniqueViolationError) and error.table_name == "idempotency_key"
+    return bool(known_key or error.sqlstate == REFUSED)
 
 
 def _refusal(entries: Sequence[Entry], row: asyncpg.Record) -> Refusal:

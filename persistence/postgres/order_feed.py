@@ -4,7 +4,6 @@ The id of an event and its effect are stored by one statement, so an event count
 however many projectors it comes to.
 """
 
-import datetime as dt
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,12 +13,14 @@ CONSUMER = "projector"
 FORGET_ROWS = 10_000  # of one statement, so that it never holds locks for long
 CLOCKS_S = 60.0
 
-# Ids and minutes are sorted: two projectors that share rows take their locks in the same order.
+# Ids and minutes are sorted: two projectors that share rows take their locks in the same order. Minutes come as
+# numbers, which cost the driver a fraction of what times do.
 _APPLY = """
 with event as (
-    select * from unnest($2::text[], $3::timestamptz[], $4::text[], $5::bigint[], $6::bool[])
+    select event_id, to_timestamp(minute * 60) as minute, channel, units
+    from unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bool[])
         e(event_id, minute, channel, units, is_resent)
-    where not (is_resent and minute < clock_timestamp() - make_interval(secs => $7))
+    where not (is_resent and to_timestamp(minute * 60) < clock_timestamp() - make_interval(secs => $7))
 ),
 fresh as (
     insert into consumer_event (consumer, event_id) select $1, event_id from event order by event_id
@@ -42,10 +43,12 @@ delete from consumer_event where ctid = any(array(
 
 
 class Created(NamedTuple):
-    """What the read model takes of the event of a new order; `is_resent` when it was sent again from the tables."""
+    """What the read model takes of the event of a new order: the minute since 1970 that it was created in; `is_resent`
+    when it was sent again from the tables.
+    """
 
     event_id: str
-    minute: dt.datetime
+    minute: int
     channel: str
     units: int
     is_resent: bool = False
@@ -57,8 +60,7 @@ async def apply(session: Session, events: Sequence[Created], age_s: float) -> in
 
     Raises LedgerUnavailableError, and asyncpg.PostgresError when the server refuses.
     """
-    rows = sorted({event.event_id: event for event in events}.values())
-    columns = [list(column) for column in zip(*rows, strict=True)]
+    columns = zip(*{event.event_id: event for event in events}.values(), strict=True)
     # An id was seen when its order had been placed, by clocks that differ by seconds.
     known_s = age_s - CLOCKS_S
     return int(await session.run(lambda c: c.fetchval(_APPLY, CONSUMER, *columns, known_s)))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.serving import COLLECT_OBJECTS_MIN, spare_the_collector
+from gateway.process import COLLECT_OBJECTS_MIN, spare_the_collector
 
 
 @pytest.fixture
