@@ -100,7 +100,7 @@ class CorePass:
     def _wire(self, products: dict[str, Product]) -> None:
         settings, tasks = load(environ={}), Tasks()
         session = Session("", "bench")  # connects at first use, and is not used
-        catalogue, book = Catalogue(), OrderBook(None, self._vault)
+        catalogue, book = Catalogue(), OrderBook(None, session, self._vault)
         catalogue.revision = 0
         for product in products.values():
             catalogue.put(product)

@@ -8,6 +8,7 @@ does not know the key.
 
 import asyncio
 from collections.abc import Sequence
+from functools import lru_cache, partial
 
 import msgspec
 
@@ -19,12 +20,12 @@ from gateway.catalogue import Catalogue
 from gateway.clock import Clock
 from gateway.domain.access import Client
 from gateway.domain.keys import Hasher
-from gateway.domain.outcomes import Accepted, Outcome, Promise, Refusal
+from gateway.domain.outcomes import LEDGER_AWAY, OVERLOADED, Accepted, Outcome, Promise, Refusal
 from gateway.domain.personal import Vault
 from gateway.domain.sales import Sale, not_in_sale
 from gateway.domain.stock_keys import stock_key
 from gateway.leases import Leases
-from gateway.lookup import KeyLookup, OverloadedError
+from gateway.lookup import KeyLookup, LookupFailedError, OverloadedError
 from gateway.orders import OrderBook, body_of
 from gateway.parking import Parked, Parts, Short
 from gateway.rates import Allowance
@@ -45,6 +46,9 @@ PRICING = "the order does not fit the catalogue"
 MAY_HAVE_CHANGED = frozenset(
     {"sold_out", "stock_returning", "sale_not_open", "sale_closed", "channel_forbidden", "invalid"}
 )
+
+SHORT = "fewer units are left than asked for"
+SHORT_KEPT_MAX = 1024  # refusals of orders of one line, by SKU and units left
 
 _decode = msgspec.json.Decoder(OrderIn).decode
 _decode_any = msgspec.json.Decoder().decode
@@ -136,37 +140,39 @@ class Admission:
             request.trace.placed_s = self._clock.now_s()
         request.key_hash = self._hasher.key_hash(request.client.client_id, request.key)
         request.fingerprint = self._hasher.fingerprint(request.body)
-        outcome = Promise()
         first = self._in_flight.get(request.key_hash)
         if first is not None:
+            outcome = Promise()
             self._tasks.start(self._second(first, request, outcome))
             return outcome
+        outcome = Promise([partial(self._answered, request)])
         self._in_flight[request.key_hash] = InFlight(request.fingerprint, outcome)
-        outcome.add_done_callback(lambda _: self._answered(request, outcome))
         try:
             answer = self.try_admit(request, outcome)
         except BaseException:
             outcome.set_result(Refusal("internal"))
             raise
+        if answer is None:
+            return outcome
         if isinstance(answer, Waiting):
             self._tasks.start(self._finish(answer, request, outcome))
-        elif answer is not None and answer.code in MAY_HAVE_CHANGED:
+        elif answer.code in MAY_HAVE_CHANGED:
             self._refuse_unless_known(answer, request, outcome)
-        elif answer is not None:
+        else:
             outcome.set_result(answer)
         return outcome
 
     def try_admit(self, request: Request, outcome: Promise) -> Refusal | Waiting | None:
         """Admit an order into the queue (None: `outcome` will tell), or say why not, or what it waits for."""
         if self.draining or not (self.open and self._clock.known and self._catalogue.loaded and self._sales.loaded):
-            return Refusal("ledger_away")
+            return LEDGER_AWAY
         # Whether there is room is asked before the order is read: to refuse must cost little.
-        draft = self._draft(request) if self._queue.room(self._clock.now_s()) else Refusal("overloaded")
+        draft = self._draft(request) if self._queue.room(self._clock.now_s()) else OVERLOADED
         if isinstance(draft, Refusal):
             return draft
         limits = _limits(draft) if draft.priced.limits else ()
         if limits and not self._queue.room(self._clock.now_s(), limits):
-            return Refusal("overloaded")
+            return OVERLOADED
         demand = draft.priced.demand
         parts = self._leases.try_reserve(demand) if demand else []
         if parts is not None:
@@ -175,7 +181,7 @@ class Admission:
         if short is not None:
             return _sold_out(draft.order_in, short)
         parked = self._leases.park(demand)
-        return Refusal("overloaded") if parked is None else Waiting(draft, parked)
+        return OVERLOADED if parked is None else Waiting(draft, parked)
 
     def readmit(self, pending: Pending) -> None:
         """Give an order other parts of leases than those that the ledger has refused, and queue it again. One whose
@@ -286,21 +292,21 @@ class Admission:
         task for it, since a sale refuses nearly everybody.
         """
         try:
-            asked = self.lookup.begin(request.key_hash)
+            self.lookup.ask(request.key_hash, partial(self._looked_up, refusal, request, outcome))
         except OverloadedError:
-            outcome.set_result(Refusal("overloaded"))
-            return
-        asked.add_done_callback(lambda told: self._looked_up(told, refusal, request, outcome))
+            outcome.set_result(OVERLOADED)
 
     def _looked_up(
-        self, told: asyncio.Future[StoredKey | None], refusal: Refusal, request: Request, outcome: Promise
+        self,
+        refusal: Refusal,
+        request: Request,
+        outcome: Promise,
+        stored: StoredKey | None,
+        error: LedgerUnavailableError | LookupFailedError | None,
     ) -> None:
-        error = told.exception()
-        if isinstance(error, LedgerUnavailableError):
-            outcome.set_result(Refusal("ledger_away"))
-        elif error is not None:
-            outcome.set_result(Refusal("internal"))
-        elif told.result() is None:
+        if error is not None:
+            outcome.set_result(LEDGER_AWAY if isinstance(error, LedgerUnavailableError) else Refusal("internal"))
+        elif stored is None:
             outcome.set_result(refusal)
         else:  # It is a retry, which is rare, and is looked up once more.
             self._tasks.start(self._finish(refusal, request, outcome))
@@ -327,7 +333,7 @@ class Admission:
         sale = waiting.draft.request.sale
         over = self._sales.refusal(sale) if sale else None
         if over is None and not self._queue.room(self._clock.now_s(), _limits(waiting.draft)):
-            over = Refusal("overloaded")
+            over = OVERLOADED
         if over is not None:
             self._leases.till.restore(result)
             self._leases.returned()
@@ -342,9 +348,9 @@ class Admission:
                 return refusal
             return await self.replay(stored, fingerprint, client)
         except OverloadedError:
-            return Refusal("overloaded")
+            return OVERLOADED
         except LedgerUnavailableError:
-            return Refusal("ledger_away")
+            return LEDGER_AWAY
 
     async def replay(self, stored: StoredKey, fingerprint: bytes, client: Client) -> Outcome:
         """The answer to a retry: the order as created. Raises LedgerUnavailableError."""
@@ -356,9 +362,9 @@ class Admission:
     async def _reserve_later(self, pending: Pending) -> None:
         try:
             parked = self._leases.park(pending.demand)
-            result = Refusal("overloaded") if parked is None else await parked.result
+            result = OVERLOADED if parked is None else await parked.result
             if isinstance(result, Short):
-                result = Refusal("sold_out", "fewer units are left than asked for")
+                result = Refusal("sold_out", SHORT)
             if isinstance(result, Refusal):
                 entry = pending.entry
                 pending.answer(await self._unless_known(result, entry.key_hash, entry.fingerprint, pending.client))
@@ -445,11 +451,20 @@ def _drafted(order_in: OrderIn, priced: Priced, request: Request) -> Draft | Ref
 
 
 def _sold_out(order_in: OrderIn, short: Short) -> Refusal:
-    available = dict(short.available)
-    left = [available.get(stock_key(order_in.sale_id, item.sku)) for item in order_in.items]
-    errors = tuple(
-        {"detail": f"{units} of {item.sku} are left", "pointer": f"#/items/{at}/quantity", "available": units}
-        for at, (item, units) in enumerate(zip(order_in.items, left, strict=True))
-        if units is not None
-    )
-    return Refusal("sold_out", "fewer units are left than asked for", errors)
+    items, available = order_in.items, short.available
+    if len(items) == 1:  # Of its one demand.
+        return _sold_out_of(items[0].sku, available[0][1])
+    units_of = dict(available)
+    left = [units_of.get(stock_key(order_in.sale_id, item.sku)) for item in items]
+    errors = [_left(at, items[at].sku, units) for at, units in enumerate(left) if units is not None]
+    return Refusal("sold_out", SHORT, tuple(errors))
+
+
+@lru_cache(SHORT_KEPT_MAX)
+def _sold_out_of(sku: str, units: int) -> Refusal:
+    """An order of one line: in a sale nearly every order is refused so, and the same units are left for all."""
+    return Refusal("sold_out", SHORT, (_left(0, sku, units),))
+
+
+def _left(at: int, sku: str, units: int) -> dict[str, str | int]:
+    return {"detail": f"{units} of {sku} are left", "pointer": f"#/items/{at}/quantity", "available": units}

@@ -52,7 +52,7 @@ from gateway.tracing import Tracer, ensure_installed, open_tracer
 from persistence.errors import LedgerUnavailableError, StreamUnavailableError
 from persistence.nats.stream import Stream
 from persistence.postgres import catalogue as products
-from persistence.postgres import clients, control, levels, live_settings, stock
+from persistence.postgres import clients, control, levels, live_settings, orders, stock
 from persistence.postgres import sales as sale_rows
 from persistence.postgres.connect import open_pool
 from persistence.postgres.ledger import Ledger
@@ -64,6 +64,14 @@ DRAIN_S = 15.0  # for the orders that were admitted before the end
 PUBLISH_S = 5.0  # for the events of their commits; the relay sends what is left
 CONNECT_PAUSE_S = 0.5
 HEADERS_BYTES_MAX = 4096  # of a message of the stream; counted against the server's largest payload
+# A worker's connections to the ledger beside its committer's and its pool, and what they run under.
+SESSIONS: dict[str, dict[str, str] | None] = {
+    "control": None,
+    "stock": None,
+    "follow": None,
+    "bell": None,
+    "keys": orders.KEYS_SESSION,
+}
 
 log = structlog.get_logger("app")
 
@@ -141,13 +149,13 @@ class Worker:
     async def start(cls, settings: Settings, vault: Vault, hasher: Hasher, place: Place | None = None) -> "Worker":
         command_timeout_s = settings.postgres.command_timeout_ms / 1000
         sessions = {
-            name: Session(settings.postgres.url, f"fg-{name}", command_timeout_s)
-            for name in ("control", "stock", "follow", "bell")
+            name: Session(settings.postgres.url, f"fg-{name}", command_timeout_s, session)
+            for name, session in SESSIONS.items()
         }
         pool = await open_pool(settings.postgres.url, "fg-read", settings.postgres.pool_max, command_timeout_s)
         clock, catalogue, access, tasks, counters = Clock(), Catalogue(), Access(), Tasks(), Counters()
         request_log, footprint = RequestLog(settings.log, counters), Footprint()
-        queue, book = BatchQueue(settings.batch), OrderBook(pool, vault)
+        queue, book = BatchQueue(settings.batch), OrderBook(pool, sessions["keys"], vault)
         reads = OrderReads(book.all_now, book.restore, counters)
         live = Live(settings)
         live.on_limits(lambda: catalogue.apply_limits(live.limit_of))

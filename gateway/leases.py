@@ -92,13 +92,13 @@ class Leases:
         self.owner = str(uuid.uuid4())
 
     def try_reserve(self, demand: Demand) -> Parts | None:
-        """The parts of leases that serve `demand`, at once, or None. Nobody is served who would overtake a parked
-        order.
+        """The parts of leases that serve `demand`, at once; None when the order is `short`, or has to `park`. Nobody is
+        served who would overtake a parked order.
         """
         if self.parking.holds_back(demand):
             return None
         parts = self.till.try_reserve(demand)
-        if parts is None or self.till.thirsty:
+        if self.till.thirsty:
             self._wake.set()
         return parts
 

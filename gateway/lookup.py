@@ -4,14 +4,18 @@ than the question. Bounded: who finds too many waiting is told that the gateway 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
+
+import structlog
 
 from persistence.errors import LedgerUnavailableError
 from persistence.postgres.orders import StoredKey
 
 WAITING_MAX = 20_000  # keys that may wait for their look-up
 KEYS_MAX = 1000  # keys of one look-up
+
+log = structlog.get_logger("lookup")
 
 Found = TypeVar("Found")
 
@@ -24,29 +28,47 @@ class LookupFailedError(Exception):
     """The look-up ended without an answer: a bug, or the end of the worker."""
 
 
-class Lookup(Generic[Found]):
-    """`find` waits for the next look-up; while one is under way, the others gather for the following one."""
+# What to call with what the ledger has, None for an unknown key; or with the error that there is instead.
+Asker = Callable[[Found | None, LedgerUnavailableError | LookupFailedError | None], None]
 
-    def __init__(self, fetch: Callable[[Sequence[bytes]], Awaitable[dict[bytes, Found]]]) -> None:
+
+class Lookup(Generic[Found]):
+    """Who asks waits for the next look-up; while one is under way, the others gather for the following one."""
+
+    def __init__(self, fetch: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Found]]]) -> None:
         self._fetch = fetch
-        self._waiting: dict[bytes, asyncio.Future[Found | None]] = {}
+        self._waiting: dict[bytes, list[Asker[Found]]] = {}
         self._filled = asyncio.Event()
 
     async def find(self, key: bytes) -> Found | None:
         """What the ledger has under the key, None for an unknown one. Raises LedgerUnavailableError, OverloadedError,
         LookupFailedError.
         """
-        return await asyncio.shield(self.begin(key))
+        answered: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
 
-    def begin(self, key: bytes) -> asyncio.Future[Found | None]:
-        """What `find` waits for, shared with all who ask for the key: nobody may cancel it. Raises OverloadedError."""
-        waiting = self._waiting.get(key)
-        if waiting is None:
-            if len(self._waiting) >= WAITING_MAX:
-                raise OverloadedError
-            waiting = self._waiting[key] = asyncio.get_running_loop().create_future()
-            self._filled.set()
-        return waiting
+        def tell(found: Found | None, error: Exception | None) -> None:
+            if answered.done():
+                return  # Who asked has gone.
+            if error is None:
+                answered.set_result(found)
+            else:
+                answered.set_exception(error)
+
+        self.ask(key, tell)
+        return await answered
+
+    def ask(self, key: bytes, asker: Asker[Found]) -> None:
+        """Call `asker` with the answer, once, in the very turn in which it is there: a sale asks about nearly every
+        order, and a future for each would cost more than the question. Raises OverloadedError.
+        """
+        askers = self._waiting.get(key)
+        if askers is not None:
+            askers.append(asker)
+            return
+        if len(self._waiting) >= WAITING_MAX:
+            raise OverloadedError
+        self._waiting[key] = [asker]
+        self._filled.set()
 
     async def run(self) -> None:
         """Look keys up until cancelled."""
@@ -54,22 +76,41 @@ class Lookup(Generic[Found]):
             while not self._waiting:
                 self._filled.clear()
                 await self._filled.wait()
-            taken = {key: self._waiting.pop(key) for key in list(self._waiting)[:KEYS_MAX]}
-            await self._answer(taken)
+            await self._answer(self._take())
 
-    async def _answer(self, taken: dict[bytes, asyncio.Future[Found | None]]) -> None:
+    def _take(self) -> dict[bytes, list[Asker[Found]]]:
+        """Those who have waited longest, at most KEYS_MAX keys."""
+        if len(self._waiting) > KEYS_MAX:
+            return {key: self._waiting.pop(key) for key in list(self._waiting)[:KEYS_MAX]}
+        taken, self._waiting = self._waiting, {}
+        return taken
+
+    async def _answer(self, taken: Mapping[bytes, Sequence[Asker[Found]]]) -> None:
         try:
             found = await self._fetch(list(taken))
         except BaseException as error:
             # Whatever it was, those who wait have to hear of it: nobody asks for their keys again.
-            for waiting in taken.values():
-                waiting.set_exception(error if isinstance(error, LedgerUnavailableError) else LookupFailedError())
-                waiting.exception()  # Seen: the buyer may have gone.
-            if isinstance(error, LedgerUnavailableError):
+            away = error if isinstance(error, LedgerUnavailableError) else None
+            _tell(taken, {}, away or LookupFailedError())
+            if away is not None:
                 return
             raise
-        for key, waiting in taken.items():
-            waiting.set_result(found.get(key))
+        _tell(taken, found, None)
+
+
+def _tell(
+    taken: Mapping[bytes, Sequence[Asker[Found]]],
+    found: Mapping[bytes, Found],
+    error: LedgerUnavailableError | LookupFailedError | None,
+) -> None:
+    """Tell all who asked. One who fails keeps nobody else from the answer."""
+    for key, askers in taken.items():
+        answer = found.get(key)
+        for asker in askers:
+            try:
+                asker(answer, error)
+            except Exception:
+                log.exception("asker_failed")
 
 
 KeyLookup = Lookup[StoredKey]  # by the hash of the key

@@ -16,6 +16,7 @@ from persistence.nats.stream import Event
 from persistence.postgres import orders
 from persistence.postgres.connect import UNREACHABLE
 from persistence.postgres.orders import StoredKey, StoredOrder, to_ms
+from persistence.postgres.session import Session
 
 CREATED = "created"
 
@@ -82,15 +83,17 @@ def body_of(order: Order, client: Client) -> bytes:
 class OrderBook:
     """Reads orders for the worker. Every method raises LedgerUnavailableError when PostgreSQL does not answer."""
 
-    def __init__(self, pool: asyncpg.Pool, vault: Vault) -> None:
+    def __init__(self, pool: asyncpg.Pool, session: Session, vault: Vault) -> None:
+        """`session` is for `keys` alone, which a sale asks for without a pause: the pool would reset a connection after
+        each use, which costs as much as the question.
+        """
         self._pool = pool
+        self._session = session
         self._vault = vault
 
     async def keys(self, key_hashes: Sequence[bytes]) -> dict[bytes, StoredKey]:
-        try:
-            return await orders.fetch_keys(self._pool, key_hashes)
-        except UNREACHABLE as error:
-            raise LedgerUnavailableError(f"PostgreSQL did not answer: {error!r}") from error
+        """What the keys belong to, for those that are known."""
+        return await self._session.run(lambda connection: orders.fetch_keys(connection, key_hashes))
 
     async def as_created(self, order_ids: Sequence[bytes]) -> dict[bytes, Order]:
         """The orders as their first answer showed them: version 1, whatever has happened since."""

@@ -6,6 +6,7 @@ not a loss, and an event that is acknowledged and still in the outbox when the w
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import deque
@@ -25,6 +26,12 @@ from persistence.postgres.connect import UNREACHABLE
 BACKLOG_MAX = 25_000
 # How long acknowledged commits may wait to be removed together; the relay looks at rows that are older than seconds.
 REMOVE_S = 0.1
+# From the beginning of one batch to that of the next: every batch costs the stream a write to the disk. A gateway that
+# has just begun to sell waits for nothing; one that sells all it can has its events in fewer, larger batches.
+PACE_S = 0.015
+PACE_BUSY_S = 0.03
+BUSY_EVENTS_MIN = 100  # that wait when a batch begins
+PRESSING_EVENTS_MIN = BATCH_MESSAGES_MAX // 2  # that wait for nothing
 
 log = structlog.get_logger("publisher")
 
@@ -42,6 +49,8 @@ class Publisher:
         self._backlog = 0
         self._acknowledged: list[bytes] = []
         self._removed_at = -math.inf
+        self._next_at = -math.inf
+        self._pressing = asyncio.Event()
         self._filled = asyncio.Event()
         self._closed = False
 
@@ -60,11 +69,14 @@ class Publisher:
         self._waiting.append((batch_id, events))
         self._backlog += len(events)
         self._filled.set()
+        if self._backlog >= PRESSING_EVENTS_MIN:
+            self._pressing.set()
 
     def close(self) -> None:
         """No more events come; `run` ends when the backlog is empty."""
         self._closed = True
         self._filled.set()
+        self._pressing.set()
 
     async def run(self) -> None:
         """Publish until closed and empty."""
@@ -73,6 +85,7 @@ class Publisher:
             if not self._waiting:
                 await self._pause()
                 continue
+            await self._keep_pace()
             batch_ids, events = self._take()
             try:
                 await self._publish(batch_ids, events)
@@ -81,6 +94,16 @@ class Publisher:
             if time.monotonic() - self._removed_at >= REMOVE_S:
                 await self._remove()
         await self._remove()
+
+    async def _keep_pace(self) -> None:
+        """Until the next batch may begin: at once when it would be half full, or the last."""
+        wait_s = self._next_at - time.monotonic()
+        if wait_s > 0 and self._backlog < PRESSING_EVENTS_MIN and not self._closed:
+            self._pressing.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._pressing.wait()
+        self._next_at = time.monotonic() + (PACE_BUSY_S if self._backlog >= BUSY_EVENTS_MIN else PACE_S)
 
     async def _pause(self) -> None:
         """Until there are events, or it is time to remove what is acknowledged."""

@@ -14,11 +14,12 @@ from core_ext import ids
 from core_ext.shapes import Order
 from gateway.domain.access import Client
 from gateway.domain.outcomes import Refusal
-from gateway.lookup import Lookup, OverloadedError
+from gateway.lookup import Asker, Lookup, OverloadedError
 from gateway.metrics import Counters
 from persistence.errors import LedgerUnavailableError
 from persistence.postgres.orders import StoredOrder
 
+NOT_FOUND = Refusal("not_found")
 UNKNOWN_S = 1.0  # how long an id that the ledger does not know is not asked for again
 UNKNOWN_MAX = 50_000  # ids that are remembered: more than one worker answers in that time
 
@@ -76,6 +77,20 @@ class OrderReads:
         stored = await self._lookup.find(order_id)
         return None if stored is None else self._restore(stored)
 
+    def ask(self, order_id: bytes, asker: Asker[StoredOrder]) -> None:
+        """Call `asker` with what `find` would open, at once or in the turn in which it is there. Raises
+        OverloadedError.
+        """
+        if self._unknown.holds(order_id):
+            self._counters.reads_shielded += 1
+            asker(None, None)
+        else:
+            self._lookup.ask(order_id, asker)
+
+    def opened(self, client: Client, stored: StoredOrder | None) -> Order | Refusal:
+        """The order, if there is one and the client may see it. Raises VaultError."""
+        return self._shown(client, None if stored is None else self._restore(stored))
+
     async def show(self, client: Client, text: str) -> Order | Refusal:
         """The order of this id, if there is one and the client may see it. Raises LookupFailedError, VaultError."""
         order_id = ids.parse_id(text)
@@ -85,8 +100,11 @@ class OrderReads:
             return Refusal("overloaded")
         except LedgerUnavailableError:
             return Refusal("ledger_away")
+        return self._shown(client, order)
+
+    def _shown(self, client: Client, order: Order | None) -> Order | Refusal:
         if order is None or not (order.client_id == client.client_id or client.may("orders:read:all")):
-            return Refusal("not_found")
+            return NOT_FOUND
         return order
 
     async def run(self) -> None:

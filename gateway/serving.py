@@ -7,7 +7,6 @@ settings that cannot be used, and with 1 when the server ends by itself. It neve
 
 import asyncio
 import contextlib
-import gc
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +17,7 @@ from granian.server.embed import Server
 
 from gateway.app import Gateway
 from gateway.edge import direct
-from gateway.process import configure_logging, run
+from gateway.process import configure_logging, run, spare_the_collector
 from gateway.services import Services
 from gateway.settings import Http, SettingsError, load
 from gateway.slots import Place, Slots
@@ -30,7 +29,6 @@ LOOK_AGAIN_S = 0.02
 # For the requests under way at the end: longer than a body and its order may take, and short enough for what the
 # gateway does then, before the supervisor loses patience.
 UNDER_WAY_S_MAX = 12.0
-COLLECT_OBJECTS_MIN = 50_000  # objects more than at the last collection; hundreds of orders under way have fewer
 
 log = structlog.get_logger("serving")
 
@@ -51,7 +49,7 @@ async def _live(gateway: Gateway, settings: Http, way: str, stop: asyncio.Event)
     services = await gateway.start()
     try:
         services.bulk.stopping = stop.is_set
-        spawn = direct.spawn_with(services.route, gateway) if way == direct.DIRECT else None
+        spawn = direct.spawn_with(services.route, services.show, gateway) if way == direct.DIRECT else None
         log.info("edge_opened", way=way, granian=version("granian"))
         await _settle(services, stop)
         spare_the_collector()
@@ -68,15 +66,6 @@ async def _settle(services: Services, stop: asyncio.Event) -> None:
         async with asyncio.timeout(SETTLE_S_MAX):
             while not (services.takes_orders or stop.is_set()):  # noqa: ASYNC110 - many parts tell, each at its own time
                 await asyncio.sleep(LOOK_AGAIN_S)
-
-
-def spare_the_collector() -> None:
-    """Let the garbage collector leave what is there at the start alone, and look for rubbish seldom: orders make none,
-    but hundreds under way keep enough objects to call it all the time, for 9 % of a worker's time (2026-11-23).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_OBJECTS_MIN, *gc.get_threshold()[1:])
 
 
 def open_server(app: Any, settings: Http, interface: Interfaces = Interfaces.ASGINL) -> Server:

@@ -10,6 +10,7 @@ from typing import Any
 from gateway.edge.exchange import Exchanges
 from gateway.edge.hot import OrderRoute
 from gateway.edge.requests import Message, Receive, Scope, Send
+from gateway.edge.show import ShowRoute, id_in
 
 
 class Received(asyncio.Task[Message]):
@@ -59,8 +60,8 @@ class Watcher:
 class DirectEdge:
     """Serves orders by Exchanges."""
 
-    def __init__(self, route: OrderRoute) -> None:
-        self.exchanges = Exchanges(route)
+    def __init__(self, route: OrderRoute, show: ShowRoute) -> None:
+        self.exchanges = Exchanges(route, show)
         self.watchers: list[Watcher] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,5 +73,9 @@ class DirectEdge:
     def open(self, scope: Any, receive: Receive) -> Watcher:
         """A request comes; its answer is not waited for."""
         self.watchers.append(Watcher(scope, receive))
-        self.exchanges.open(self.watchers[-1])
+        order_id = id_in(scope) if scope.get("method") == "GET" else None
+        if order_id is None:
+            self.exchanges.open(self.watchers[-1])
+        else:
+            self.exchanges.show(self.watchers[-1], order_id)
         return self.watchers[-1]

@@ -41,19 +41,20 @@ class Accepted(Struct, frozen=True):
 
 Outcome = Accepted | Refusal
 
+# The same object each time, so that its answer is encoded once, see `gateway.edge.answers`.
+OVERLOADED = Refusal("overloaded")
+LEDGER_AWAY = Refusal("ledger_away")
 
-class Promise:
+
+class Promise(Struct, eq=False):
     """The outcome of a request, which may not be known yet: an `asyncio.Future` without a loop and without errors.
 
     Whoever waits is called at once, in the turn in which the outcome becomes known, and must not raise: it is the
-    committer that calls, in the middle of its batch.
+    committer that calls, in the middle of its batch. Who waits from the beginning may be given in a list of its own.
     """
 
-    __slots__ = ("_callbacks", "_outcome")
-
-    def __init__(self) -> None:
-        self._outcome: Outcome | None = None
-        self._callbacks: list[Callable[[Promise], None]] = []
+    _callbacks: list[Callable[["Promise"], None]] = []
+    _outcome: Outcome | None = None
 
     def done(self) -> bool:
         """Whether the outcome is known."""

@@ -16,15 +16,22 @@ JSON = b"application/json"
 PROBLEM_JSON = b"application/problem+json"
 NO_STORE = (b"cache-control", b"no-store")
 CONTENT_JSON = (b"content-type", JSON)
+CONTENT_PROBLEM = (b"content-type", PROBLEM_JSON)
 FIRST_VERSION = (b"etag", b'"1"')
 PROBLEM_URN = "urn:floodgate:problem:"
+# In a sale nearly all are refused for the same few reasons, each of which is encoded once.
+FORMS_MAX = 512
+FORM_BYTES_MAX = 1024
 
 _encode = msgspec.json.Encoder().encode
-_prefix = secrets.token_hex(6)
+_request_id = f"{secrets.token_hex(6)}-%08x"
 _numbers = itertools.count(1)
+_MARK = secrets.token_hex(16)  # stands for the request's id where a form is made
 
 
 class Answer(NamedTuple):
+    """Made without its constructor, which is a Python function and costs three times as much."""
+
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
@@ -32,7 +39,7 @@ class Answer(NamedTuple):
 
 def new_request_id() -> str:
     """Unique among all workers: random per process, counted within."""
-    return f"{_prefix}-{next(_numbers):08x}"
+    return _request_id % next(_numbers)
 
 
 def answer(outcome: Outcome, request_id: str) -> Answer:
@@ -50,19 +57,58 @@ def answer(outcome: Outcome, request_id: str) -> Answer:
     ]
     if outcome.replayed:
         headers.append((b"idempotency-replayed", b"true"))
-    return Answer(201, headers, body)
+    return tuple.__new__(Answer, (201, headers, body))
+
+
+class Form(NamedTuple):
+    """What all answers of one refusal share: the document up to the request's id and after it, and the headers that
+    not every problem has.
+    """
+
+    refusal: Refusal
+    status: int
+    before: bytes
+    after: bytes
+    headers: list[tuple[bytes, bytes]]
+
+
+_forms: dict[int, Form] = {}  # by the id of their refusal
 
 
 def problem(refusal: Refusal, request_id: str) -> Answer:
     """A refusal as RFC 9457 problem."""
-    body = _encode(problem_document(refusal, request_id))
-    headers = [(b"content-type", PROBLEM_JSON), *_common(request_id, body)]
+    form = _forms.get(id(refusal)) or _form(refusal)
+    body = form.before + _encode(request_id) + form.after
+    headers = [
+        CONTENT_PROBLEM,
+        (b"content-length", b"%d" % len(body)),
+        (b"request-id", request_id.encode()),
+        NO_STORE,
+        *form.headers,
+    ]
+    return tuple.__new__(Answer, (form.status, headers, body))
+
+
+def _form(refusal: Refusal) -> Form:
+    """Kept for who is refused next with the same object, which its own form keeps from becoming another one."""
+    before, mark, after = _encode(problem_document(refusal, _MARK)).partition(_encode(_MARK))
+    assert mark, "every problem has the request's id"
+    form = Form(refusal, refusal.status, before, after, _headers(refusal))
+    if not refusal.extra and len(before) + len(after) <= FORM_BYTES_MAX:
+        if len(_forms) >= FORMS_MAX:
+            _forms.clear()
+        _forms[id(refusal)] = form
+    return form
+
+
+def _headers(refusal: Refusal) -> list[tuple[bytes, bytes]]:
+    headers = []
     wait_s = refusal.retry_after_s or (RETRY_AFTER_S if refusal.status == 503 else 0)
     if wait_s:
-        headers.append((b"retry-after", str(wait_s).encode()))
+        headers.append((b"retry-after", b"%d" % wait_s))
     if refusal.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="floodgate"'))
-    return Answer(refusal.status, headers, body)
+    return headers
 
 
 def problem_document(refusal: Refusal, request_id: str) -> dict[str, Any]:
@@ -74,7 +120,3 @@ def problem_document(refusal: Refusal, request_id: str) -> dict[str, Any]:
     if refusal.errors:
         document["errors"] = refusal.errors
     return document | refusal.extra
-
-
-def _common(request_id: str, body: bytes) -> list[tuple[bytes, bytes]]:
-    return [(b"content-length", str(len(body)).encode()), (b"request-id", request_id.encode()), NO_STORE]

@@ -14,6 +14,8 @@ from typing import Any
 
 from gateway.edge.exchange import Exchanges, Watcher
 from gateway.edge.hot import PATH, App, OrderRoute
+from gateway.edge.requests import announces_body
+from gateway.edge.show import ShowRoute, id_in
 from gateway.settings import SettingsError
 
 VERSIONS = frozenset({"2.8.7"})
@@ -34,8 +36,10 @@ def way() -> str:
     return asked_for if version("granian") in VERSIONS else ASGI
 
 
-def spawn_with(route: OrderRoute, app: App) -> Spawn:
-    """What Granian's Server.serve takes to start its worker, which gives orders to `route` and all else to `app`."""
+def spawn_with(route: OrderRoute, show: ShowRoute, app: App) -> Spawn:
+    """What Granian's Server.serve takes to start its worker, which gives orders to `route`, who asks for one to `show`,
+    and all else to `app`.
+    """
 
     async def spawn(worker_id: int, shutdown: Any, _app: Any, sock: Any, *options: Any) -> None:
         (*threads, backpressure, _, http, http1, http2, websockets, files, _, tls, scope) = options
@@ -53,7 +57,7 @@ def spawn_with(route: OrderRoute, app: App) -> Spawn:
             *tls,
             (None, None),
         )
-        exchanges, loop = Exchanges(route), asyncio.get_running_loop()
+        exchanges, loop = Exchanges(route, show), asyncio.get_running_loop()
         stopped = loop.create_future()
         shutdown.add_cb(lambda: loop.call_soon_threadsafe(_end, stopped))
         exchanges.tasks.loop("exchanges", exchanges.run)
@@ -82,8 +86,12 @@ def _open_scheduler(
 
     def schedule(watcher: Watcher) -> None:
         scope = watcher.scope
-        is_order = scope["method"] == "POST" and scope["path"] == PATH
-        call_soon(exchanges.open if is_order else start, watcher, context=context)
+        if scope["method"] == "POST" and scope["path"] == PATH:
+            call_soon(exchanges.open, watcher, context=context)
+        elif (order_id := id_in(scope)) is not None and not announces_body(scope):
+            call_soon(exchanges.show, watcher, order_id, context=context)
+        else:
+            call_soon(start, watcher, context=context)
 
     scheduler._schedule_fn = schedule  # noqa: SLF001 - see above
     return scheduler

@@ -1,4 +1,5 @@
-"""Orders answered straight through the server's protocol: no task, no coroutine and no future of asyncio for each.
+"""Orders answered straight through the server's protocol: no task, no coroutine and no future of asyncio for each. So
+are those who ask for an order.
 
 It promises what `OrderRoute.respond` does, whose parts it calls: what is refused is answered before its body comes,
 what does not arrive in time is 408, and the client's going changes nothing about an order. What is not a whole body of
@@ -9,11 +10,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 from gateway.domain.outcomes import Outcome, Promise, Refusal
+from gateway.edge.answers import Answer
 from gateway.edge.hot import INTERNAL, PATH, Asked, OrderRoute, ask
 from gateway.edge.requests import LARGE_BODY_BYTES_MAX, UNREAD_S_MAX, Message, read_headers, take_unread
+from gateway.edge.show import ROUTE, ShowRoute
 from gateway.tasks import Tasks
 
 LOOK_S = 0.1  # how often somebody looks for bodies that do not come
@@ -27,8 +31,9 @@ Future = Any
 class Exchanges:
     """The requests for orders of a worker that are being read or answered."""
 
-    def __init__(self, route: OrderRoute) -> None:
+    def __init__(self, route: OrderRoute, show: ShowRoute) -> None:
         self.route = route
+        self._show = show
         self.tasks = Tasks()
         self.context = Context()  # of every callback: nothing of a request is kept there
         self._waiting: dict[Exchange, float] = {}  # for bytes, until then on the clock that does not step
@@ -37,6 +42,17 @@ class Exchanges:
     def open(self, watcher: Watcher) -> None:
         """A request's headers are there."""
         Exchange(self, watcher).open()
+
+    def show(self, watcher: Watcher, order_id: str) -> None:
+        """Somebody asks for the order of this id, and sends no body."""
+        self._show.begin(read_headers(watcher.scope["headers"]), order_id, partial(self._send_shown, watcher))
+
+    def _send_shown(self, watcher: Watcher, given: Answer) -> None:
+        try:
+            send(watcher.proto, given)
+        except Exception:
+            self.route.log.exception(dict(given.headers)[b"request-id"].decode(), "GET", ROUTE)
+            watcher.done()
 
     async def run(self) -> None:
         """Look for bodies that do not come, until cancelled."""
@@ -54,8 +70,8 @@ class Exchanges:
         self._waiting[exchange] = time.monotonic() + timeout_s
 
     def arrived(self, exchange: "Exchange") -> float:
-        """The exchange waits no longer. Returns the seconds that were left."""
-        return self._waiting.pop(exchange) - time.monotonic()
+        """The exchange waits no longer. Returns until when it would have, on the clock that does not step."""
+        return self._waiting.pop(exchange)
 
     def tell(self, exchange: "Exchange") -> None:
         """An outcome is known: its answer is made in the loop's next turn, so that the committer, who knows the
@@ -69,6 +85,13 @@ class Exchanges:
         told, self._told = self._told, []
         for exchange in told:
             exchange.answer_promised()
+
+
+def send(protocol: Protocol, given: Answer) -> None:
+    """Send an answer. Raises what the server raises for one that is sent twice."""
+    tell = protocol.send
+    tell({"type": "http.response.start", "status": given.status, "headers": given.headers})
+    tell({"type": "http.response.body", "body": given.body})
 
 
 class Exchange:
@@ -116,14 +139,14 @@ class Exchange:
         self._future.add_done_callback(then, context=self._all.context)
 
     def _arrived(self) -> float:
-        """The seconds that were left for it. The future is let go: it keeps its callback, and so this exchange, where
-        the garbage collector does not look.
+        """Until when it might have come. The future is let go: it keeps its callback, and so this exchange, where the
+        garbage collector does not look.
         """
         self._future = None
         return self._all.arrived(self)
 
     def _on_body(self, future: Future) -> None:
-        left_s = self._arrived()
+        until = self._arrived()
         if future.cancelled():
             self._answer(Refusal("body_timeout"))
             return
@@ -132,7 +155,7 @@ class Exchange:
         if len(body) == self._asked.headers.length:
             self._place(body)
         else:
-            self._all.tasks.start(self._read(message, left_s))
+            self._all.tasks.start(self._read(message, until - time.monotonic()))
 
     def _place(self, body: bytes) -> None:
         try:
@@ -167,10 +190,7 @@ class Exchange:
 
     def _answer(self, outcome: Outcome) -> None:
         try:
-            given = self._all.route.answer(self._asked, outcome)
-            send = self._protocol.send
-            send({"type": "http.response.start", "status": given.status, "headers": given.headers})
-            send({"type": "http.response.body", "body": given.body})
+            send(self._protocol, self._all.route.answer(self._asked, outcome))
         except Exception:
             self._all.route.log.exception(self._asked.request_id, "POST", PATH)
             self._watcher.done()  # Closes what is half sent, or answers 500 without a body.
@@ -181,9 +201,9 @@ class Exchange:
             self._receive(self._on_unread, UNREAD_S_MAX)
 
     def _on_unread(self, future: Future) -> None:
-        left_s = self._arrived()
+        until = self._arrived()
         if future.cancelled():
             return
         left_bytes = self._asked.headers.length - len(future.result().get("body", b""))
-        if left_bytes > 0 and left_s > 0:
+        if left_bytes > 0 and until > time.monotonic():
             self._all.tasks.start(take_unread(self._protocol.receive, left_bytes))

@@ -126,7 +126,8 @@ class OrderRoute:
 
     def takes(self, asked: Asked) -> bool:
         """Whether the body is announced, and neither empty nor too large."""
-        return 0 < asked.headers.length <= self._bytes_max(asked)
+        length = asked.headers.length
+        return length > 0 and (length <= self._settings.body_max_bytes or length <= self._bytes_max(asked))
 
     def begin(self, asked: Asked, body: bytes) -> Promise:
         """Place an order that is not refused, and has been read whole."""

@@ -59,6 +59,11 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     )
 
 
+def announces_body(scope: Scope) -> bool:
+    """Whether a body comes with the request, whatever its method."""
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+
+
 def _read_repeated(headers: list[tuple[bytes, bytes]]) -> Headers:
     """Headers of which some stand there more than once: the last of a name counts."""
     found = read_headers(list(dict(headers).items()))

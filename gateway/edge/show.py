@@ -5,24 +5,34 @@ The twin in `gateway.api.orders` documents the route and is the reference that t
 plainly such a request (a query, a path of another form) is left to it.
 """
 
+import asyncio
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
 
+from msgspec import Struct
+
+from core_ext import ids
+from core_ext.shapes import Order
 from gateway.access import Access
 from gateway.clock import Clock
 from gateway.domain.access import Client
-from gateway.domain.outcomes import Refusal
+from gateway.domain.outcomes import LEDGER_AWAY, OVERLOADED, Refusal
 from gateway.edge.answers import JSON, NO_STORE, Answer, new_request_id, problem
 from gateway.edge.requests import Headers, Scope
+from gateway.lookup import LookupFailedError, OverloadedError
 from gateway.orders import body_of
 from gateway.rates import Allowance, Rates
-from gateway.reads import OrderReads
+from gateway.reads import NOT_FOUND, OrderReads
 from gateway.requests_log import RequestLog
+from persistence.errors import LedgerUnavailableError
+from persistence.postgres.orders import StoredOrder
 
 PREFIX = b"/v1/orders/"
 PATH_CHARS = len(PREFIX) + 36
 ROUTE = "/v1/orders/{order_id}"
 SCOPES = ("orders:read", "orders:read:all")
+INTERNAL = Refusal("internal")
 
 
 def id_in(scope: Scope) -> str | None:
@@ -34,11 +44,15 @@ def id_in(scope: Scope) -> str | None:
     return None if "/" in order_id else order_id
 
 
-class Shown(NamedTuple):
-    """An order as the client may see it."""
+class Asked(Struct, eq=False):
+    """A request for an order, from its headers to its answer, which `tell` is called with."""
 
-    version: int
-    body: bytes
+    request_id: str
+    started: float  # on the clock that does not step
+    headers: Headers
+    tell: Callable[[Answer], None]
+    client: Client | None = None
+    allowance: Allowance | None = None
 
 
 class ShowRoute:
@@ -53,41 +67,82 @@ class ShowRoute:
 
     async def respond(self, headers: Headers, order_id: str) -> Answer:
         """Look up, answer. A bug is logged with the request's id and answered without internals."""
-        request_id, started = new_request_id(), time.monotonic()
-        client: Client | None = None
-        allowance: Allowance | None = None
-        try:
-            client = self._access.find(headers.authorization, self._clock.now_s())
-            allowance = self._rates.of(client) if client is not None else None
-            shown = await self._show(client, allowance, order_id)
-        except Exception:
-            self.log.exception(request_id, "GET", ROUTE)
-            shown = Refusal("internal")
-        given = problem(shown, request_id) if isinstance(shown, Refusal) else _answer(*shown, request_id)
-        if allowance is not None:
-            given.headers.extend(allowance.headers(shown if isinstance(shown, Refusal) else None))
-        code = shown.code if isinstance(shown, Refusal) else ""
-        self._note(request_id, headers, client, given.status, code, time.monotonic() - started)
-        return given
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
-    async def _show(self, client: Client | None, allowance: Allowance | None, order_id: str) -> Shown | Refusal:
+        def tell(answer: Answer) -> None:
+            if not answered.done():  # Who asked may have gone.
+                answered.set_result(answer)
+
+        self.begin(headers, order_id, tell)
+        return await answered
+
+    def begin(self, headers: Headers, order_id: str, tell: Callable[[Answer], None]) -> None:
+        """As `respond`, for who needs no task: `tell` is called with the answer, once, now or later."""
+        asked = Asked(new_request_id(), time.monotonic(), headers, tell)
+        try:
+            refusal = self._refusal(asked)
+            known = ids.parse_id(order_id) if refusal is None else None
+            if known is None:
+                self._answer(asked, refusal or NOT_FOUND)
+            else:
+                self._reads.ask(known, partial(self._looked_up, asked))
+        except OverloadedError:
+            self._answer(asked, OVERLOADED)
+        except Exception:
+            self.log.exception(asked.request_id, "GET", ROUTE)
+            self._answer(asked, INTERNAL)
+
+    def _refusal(self, asked: Asked) -> Refusal | None:
+        """Why nobody is asked for the order."""
+        client = asked.client = self._access.find(asked.headers.authorization, self._clock.now_s())
         if client is None:
             return self._access.refusal()
+        allowance = asked.allowance = self._rates.of(client)
         limited = allowance.refusal() if allowance is not None else None
         if limited is not None:
             return limited
         if not any(map(client.may, SCOPES)):
             return Refusal("scope_missing", f"the route needs the scope {' or '.join(SCOPES)}")
-        order = await self._reads.show(client, order_id)
-        return order if isinstance(order, Refusal) else Shown(order.version, body_of(order, client))
+        return None
 
-    def _note(
-        self, request_id: str, headers: Headers, client: Client | None, status: int, code: str, seconds: float
+    def _looked_up(
+        self, asked: Asked, stored: StoredOrder | None, error: LedgerUnavailableError | LookupFailedError | None
     ) -> None:
+        try:
+            self._answer(asked, self._shown(asked.client, stored, error))
+        except Exception:
+            self.log.exception(asked.request_id, "GET", ROUTE)
+            self._answer(asked, INTERNAL)
+
+    def _shown(
+        self,
+        client: Client | None,
+        stored: StoredOrder | None,
+        error: LedgerUnavailableError | LookupFailedError | None,
+    ) -> Order | Refusal:
+        assert client is not None
+        if isinstance(error, LookupFailedError):
+            raise LookupFailedError from error  # Another one for each: it is given to all who asked.
+        return LEDGER_AWAY if error is not None else self._reads.opened(client, stored)
+
+    def _answer(self, asked: Asked, shown: Order | Refusal) -> None:
+        client, allowance = asked.client, asked.allowance
+        if isinstance(shown, Refusal):
+            given, refusal = problem(shown, asked.request_id), shown
+        else:
+            assert client is not None
+            given, refusal = _answer(shown.version, body_of(shown, client), asked.request_id), None
+        if allowance is not None:
+            given.headers.extend(allowance.headers(refusal))
+        self._note(asked, given.status, refusal.code if refusal is not None else "")
+        asked.tell(given)
+
+    def _note(self, asked: Asked, status: int, code: str) -> None:
         self.log.count(ROUTE, status)
-        if self.log.wants(request_id, status, code):
-            name = client.name if client is not None else None
-            self.log.write(request_id, "GET", ROUTE, status, code, name, seconds, headers.traceparent)
+        if self.log.wants(asked.request_id, status, code):
+            name = asked.client.name if asked.client is not None else None
+            seconds, traceparent = time.monotonic() - asked.started, asked.headers.traceparent
+            self.log.write(asked.request_id, "GET", ROUTE, status, code, name, seconds, traceparent)
 
 
 def _answer(version: int, body: bytes, request_id: str) -> Answer:

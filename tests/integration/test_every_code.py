@@ -208,11 +208,11 @@ async def another_body_under_a_key(site: Site) -> Reply:
 
 
 async def a_bug(site: Site) -> Reply:
-    async def planted(_order_id: bytes) -> None:
+    def planted(*_: object) -> None:
         raise RuntimeError("planted by the test")
 
     with pytest.MonkeyPatch.context() as patch, structlog.testing.capture_logs():
-        patch.setattr(site.services.reads, "find", planted)
+        patch.setattr(site.services.reads, "opened", planted)
         return await site.ask("GET", ORDER)
 
 

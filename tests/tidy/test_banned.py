@@ -56,6 +56,7 @@ BANS = {
 # File -> why it may catch everything: task loops, which count or log and decide, and the edge's last answer.
 CATCH_ALL = {
     "gateway/tasks.py": "the loops of the worker: counted, logged, started again",
+    "gateway/lookup.py": "who asked may fail: the others have to hear the answer all the same",
     "gateway/edge/exchange.py": "as hot.py, without a task for each order",
     "gateway/edge/show.py": "as hot.py: a bug is logged with the request's id and answered without internals",
     "gateway/edge/bulk.py": "as hot.py, for a line: the others go on",

@@ -411,7 +411,7 @@ class FakeBook(OrderBook):
     """Knows the orders that a test puts in: `known` by key hash, `orders` by id. While `away`, nothing."""
 
     def __init__(self, vault: Vault) -> None:
-        super().__init__(FakePool(), vault)
+        super().__init__(FakePool(), Session("", "unused"), vault)
         self.known: dict[bytes, StoredKey] = {}
         self.orders: dict[bytes, Order] = {}
         self.asked: list[Sequence[bytes]] = []

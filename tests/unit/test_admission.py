@@ -288,6 +288,26 @@ async def test_admission_more_than_exists_is_sold_out_with_what_is_left(road: Ro
     assert outcome.errors == ({"detail": "10 of 85123A are left", "pointer": "#/items/0/quantity", "available": 10},)
 
 
+async def test_admission_orders_of_one_line_that_lack_the_same_are_refused_as_one(road: Road) -> None:
+    first, second = await road.place("k-1", body(quantity=11)), await road.place("k-2", body(quantity=12))
+    assert first is second
+    accepted(await road.place("k-3", body(quantity=4)))
+    road.leases.restocked(SKU)  # Of what exists, nothing is known any more.
+    later = await road.place("k-4", body(quantity=11))
+    assert isinstance(later, Refusal)
+    assert [error["available"] for error in later.errors] == [6]
+
+
+async def test_admission_sold_out_names_each_line_of_what_is_short(road: Road) -> None:
+    items = [{"sku": sku, "quantity": quantity} for sku, quantity in ((SERVICE, 1), (SKU, 6), (SKU, 5))]
+    outcome = await road.place(body_=body(items=items))
+    assert isinstance(outcome, Refusal)
+    assert [(error["pointer"], error["available"]) for error in outcome.errors] == [
+        ("#/items/1/quantity", 10),
+        ("#/items/2/quantity", 10),
+    ]
+
+
 async def test_admission_smaller_quantity_is_served_after_a_larger_was_sold_out(road: Road) -> None:
     assert refused(await road.place("k-1", body(quantity=11))) == "sold_out"
     accepted(await road.place("k-2", body(quantity=10)))

@@ -5,7 +5,8 @@ import pytest
 
 from core_ext.codes import PROBLEMS
 from gateway.domain.outcomes import Accepted, Refusal
-from gateway.edge.answers import Answer, answer, new_request_id, problem
+from gateway.edge import answers
+from gateway.edge.answers import Answer, answer, new_request_id, problem, problem_document
 
 ORDER_ID = bytes.fromhex("019ac4d4e0007abc8123456789abcdef")
 ACCEPTED = Accepted(ORDER_ID, b'{"order_id":"x"}')
@@ -66,6 +67,37 @@ def test_problem_carries_detail_errors_and_further_members() -> None:
     assert document["detail"] == "why"
     assert document["errors"] == [{"detail": "d", "pointer": "#/items", "code": "bad_count"}]
     assert document["more"] == 1
+
+
+@pytest.mark.parametrize("code", PROBLEMS)
+@pytest.mark.parametrize("request_id", ["1f0c9d2a7b3e-00000001", "a", 'é"\\\n'])
+def test_problem_of_a_refusal_that_many_get_is_its_own_document_each_time(code: str, request_id: str) -> None:
+    errors = ({"detail": "0 of 壶 are left", "pointer": "#/items/0/quantity", "available": 0},)
+    for refusal in (Refusal(code), Refusal(code, "why", errors), Refusal(code, "why", errors, {"more": 1}, 7)):
+        document = msgspec.json.encode(problem_document(refusal, request_id))
+        first, second = problem(refusal, request_id), problem(refusal, request_id)
+        assert first == second
+        assert first.body == document
+        assert headers_of(first)[b"content-length"] == str(len(document)).encode()
+        assert problem(refusal, "other").body == msgspec.json.encode(problem_document(refusal, "other"))
+
+
+def test_problem_headers_that_are_added_are_those_of_one_answer() -> None:
+    refusal = Refusal("overloaded")
+    problem(refusal, "r-1").headers.append((b"ratelimit", b"1"))
+    assert b"ratelimit" not in headers_of(problem(refusal, "r-2"))
+
+
+def test_problem_keeps_no_more_than_so_many_forms_and_no_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_forms", {})
+    monkeypatch.setattr(answers, "FORMS_MAX", 2)
+    kept = []
+    for number in range(5):
+        problem(Refusal("sold_out", f"{number}"), "r-1")
+        kept.append(len(answers._forms))
+    assert kept == [1, 2, 1, 2, 1]
+    problem(Refusal("sold_out", "x" * answers.FORM_BYTES_MAX), "r-1")
+    assert len(answers._forms) == 1
 
 
 def test_answer_of_a_refusal_is_its_problem() -> None:

@@ -216,3 +216,16 @@ def test_result_has_the_medians_of_what_its_runs_have() -> None:
     assert (found.median, found.min, found.max) == (2, 1, 9)
     assert found.cpu_us_per_order == {"worker": 6.0, "redis": 1.0}
     assert found.figures == {"drain_s": 6.0}
+
+
+def test_target_of_a_run_that_was_measured_badly_is_missing_and_no_fault() -> None:
+    goal = Goal("lag", at_most=20.0)
+    late = [
+        Run(value=5.0, seconds=2.0, round=1),
+        Run(value=6.0, seconds=2.0, round=2, void="the generator fell behind"),
+    ]
+    record = made({**accepted(), Cell("lag"): late}, (ACCEPT, scenario("lag", goals=(goal,), per=False)))
+    assert record.targets == []
+    assert record.missed == {"lag": "void in 1 of 2 runs: the generator fell behind"}
+    assert record.faults == []
+    assert record.headline

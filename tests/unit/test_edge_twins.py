@@ -52,7 +52,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 def ways(parts: Any) -> list[App]:
     """The hot route in a task for each request, without one, and its twin."""
     litestar: App = api.create(parts)
-    return [Edge(parts.route, litestar), DirectEdge(parts.route), litestar]
+    return [Edge(parts.route, litestar), DirectEdge(parts.route, parts.show), litestar]
 
 
 async def answers(placing: Placing, **request: Any) -> list[Reply]:

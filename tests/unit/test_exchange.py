@@ -54,7 +54,8 @@ class World:
     def __init__(self, outcome: Outcome | Exception | None = None) -> None:
         self.admission = Open()
         self.admission.outcome = outcome
-        self.edge = DirectEdge(services(admission=self.admission).route)
+        parts = services(admission=self.admission)
+        self.edge = DirectEdge(parts.route, parts.show)
         self.client = Client()
 
     async def ask(self, length: int | None = len(BODY), token: str = TOKEN) -> Watcher:

@@ -1,9 +1,10 @@
 """Looking keys up: many at a time, each asker answered, however the ledger behaves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
+import structlog
 
 from gateway import lookup
 from gateway.lookup import KeyLookup, LookupFailedError, OverloadedError
@@ -31,6 +32,23 @@ class Keys:
         if self.error is not None:
             raise self.error
         return {key: self.known[key] for key in keys if key in self.known}
+
+
+class Asker:
+    """Notes what it is told; `then` is done with it."""
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self.told: list[tuple[StoredKey | None, Exception | None]] = []
+        self._then = then
+
+    def __call__(self, found: StoredKey | None, error: Exception | None) -> None:
+        self.told.append((found, error))
+        self._then()
+
+
+def fail() -> None:
+    """A bug of ours."""
+    raise ZeroDivisionError
 
 
 @pytest.fixture
@@ -114,3 +132,38 @@ async def test_lookup_of_an_asker_who_goes_is_finished_for_the_others(finder: Ke
     first.cancel()
     keys.held.set()
     assert await second == STORED
+
+
+async def test_lookup_tells_every_asker_once(finder: KeyLookup) -> None:
+    askers = [Asker() for _ in range(3)]
+    for key, asker in zip((b"known", b"known", b"unknown"), askers, strict=True):
+        finder.ask(key, asker)
+    await turns()
+    assert [asker.told for asker in askers] == [[(STORED, None)], [(STORED, None)], [(None, None)]]
+
+
+async def test_lookup_tells_askers_its_error_as_a_value(finder: KeyLookup, keys: Keys) -> None:
+    keys.error = LedgerUnavailableError("away")
+    asker = Asker()
+    finder.ask(b"known", asker)
+    await turns()
+    assert asker.told == [(None, keys.error)]
+
+
+async def test_lookup_asker_that_fails_keeps_nobody_else_from_the_answer(finder: KeyLookup) -> None:
+    before, after = Asker(fail), Asker()
+    finder.ask(b"known", before)
+    finder.ask(b"known", after)
+    with structlog.testing.capture_logs() as lines:
+        assert await finder.find(b"b") is None
+    assert (before.told, after.told) == ([(STORED, None)], [(STORED, None)])
+    assert [line["event"] for line in lines] == ["asker_failed"]
+    assert await finder.find(b"known") == STORED
+
+
+async def test_lookup_question_of_an_asker_who_is_being_told_is_a_new_one(finder: KeyLookup, keys: Keys) -> None:
+    again = Asker()
+    finder.ask(b"known", Asker(lambda: finder.ask(b"known", again)))
+    await turns()
+    assert again.told == [(STORED, None)]
+    assert keys.asked == [[b"known"], [b"known"]]

@@ -70,6 +70,37 @@ async def test_publisher_removes_acknowledged_commits_from_the_outbox(world: Wor
     assert world.counters.events_published == 3
 
 
+async def test_publisher_gathers_what_comes_soon_after_a_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "PACE_S", 3600.0)
+    running = asyncio.ensure_future(world.publisher.run())
+    world.put(0, events=1)
+    await turns()
+    assert world.sizes() == [1], "the first one waits for nothing"
+    world.put(1, events=1)
+    await turns()
+    world.put(2, events=2)
+    await turns()
+    assert world.sizes() == [1]
+    world.publisher.close()
+    await running
+    assert world.sizes() == [1, 3]
+
+
+async def test_publisher_lets_half_a_batch_wait_for_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "PACE_S", 3600.0)
+    running = asyncio.ensure_future(world.publisher.run())
+    world.put(0, events=1)
+    await turns()
+    world.put(1, events=room.PRESSING_EVENTS_MIN - 1)
+    await turns()
+    assert world.sizes() == [1]
+    world.put(2, events=1)
+    await turns()
+    assert world.sizes() == [1, room.PRESSING_EVENTS_MIN]
+    world.publisher.close()
+    await running
+
+
 async def test_publisher_removes_nothing_before_the_ack(world: World) -> None:
     world.stream.held.clear()
     world.put(1, events=1)

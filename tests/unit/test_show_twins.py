@@ -10,10 +10,13 @@ import structlog
 from core_ext import ids
 from gateway import api
 from gateway.edge.hot import Edge
+from gateway.edge.requests import Message, announces_body
 from gateway.services import Services
 from gateway.settings import Limits, RateRule, Settings
 from persistence.errors import LedgerUnavailableError
-from tests.api import App, Book, Reply, call, services
+from tests.api import TOKEN, App, Book, Reply, call, services
+from tests.direct import DirectEdge
+from tests.unit.fakes import turns
 from tests.unit.test_api_orders import order
 from tests.unit.test_edge_twins import comparable
 
@@ -37,7 +40,7 @@ ERRORS = {"away": LedgerUnavailableError("away"), "internal": RuntimeError("plan
 
 
 class Ways:
-    """The same services behind the edge, and behind Litestar alone."""
+    """The same services behind the edge, with a task for each request and without one, and behind Litestar alone."""
 
     def __init__(self, **parts: Any) -> None:
         self.book = Book()
@@ -45,10 +48,15 @@ class Ways:
         self.parts: Services = services(book=self.book, **parts)
         self.twin: App = api.create(self.parts)
         self.edge = Edge(self.parts.route, unreachable, self.parts.show)
+        self.direct = DirectEdge(self.parts.route, self.parts.show)
 
-    async def ask(self, order_id: str = "", **request: Any) -> tuple[Reply, Reply]:
+    async def ask(self, order_id: str = "", **request: Any) -> list[Reply]:
         path = f"/v1/orders/{order_id or ids.format_id(MINE.id)}"
-        return await call(self.edge, "GET", path, **request), await call(self.twin, "GET", path, **request)
+        return [await call(way, "GET", path, **request) for way in (self.edge, self.direct, self.twin)]
+
+
+async def no_body() -> Message:
+    raise AssertionError("a body is asked for")
 
 
 async def unreachable(scope: Any, _receive: Any, _send: Any) -> None:
@@ -57,8 +65,8 @@ async def unreachable(scope: Any, _receive: Any, _send: Any) -> None:
 
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
 async def test_twins_for_a_request_answer_the_same(request_: dict[str, Any]) -> None:
-    edge, twin = await Ways().ask(**request_)
-    assert comparable(edge) == comparable(twin)
+    edge, direct, twin = await Ways().ask(**request_)
+    assert comparable(edge) == comparable(direct) == comparable(twin)
 
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
@@ -66,8 +74,8 @@ async def test_twins_for_an_error_answer_the_same(error: Exception) -> None:
     ways = Ways()
     ways.book.error = error
     with structlog.testing.capture_logs():
-        edge, twin = await ways.ask()
-    assert comparable(edge) == comparable(twin)
+        edge, direct, twin = await ways.ask()
+    assert comparable(edge) == comparable(direct) == comparable(twin)
 
 
 async def test_twins_tell_a_limited_client_the_same() -> None:
@@ -82,7 +90,7 @@ async def test_twins_tell_a_limited_client_the_same() -> None:
 
 
 async def test_edge_shows_an_order_without_litestar() -> None:
-    edge, _ = await Ways().ask()
+    edge, *_ = await Ways().ask()
     assert (edge.status, edge.json["order_id"]) == (200, ids.format_id(MINE.id))
 
 
@@ -95,7 +103,7 @@ async def test_edge_counts_an_order_that_was_shown() -> None:
 
 async def test_edge_writes_the_line_of_a_refused_request() -> None:
     with structlog.testing.capture_logs() as lines:
-        reply, _ = await Ways().ask(UNKNOWN)
+        reply, *_ = await Ways().ask(UNKNOWN)
     (line,) = [line for line in lines if line.get("request_id") == reply.header("request-id")]
     assert (line["route"], line["code"], line["client"]) == ("/v1/orders/{order_id}", "not_found", "shop")
 
@@ -124,3 +132,27 @@ async def test_edge_leaves_everything_else_to_litestar(method: str, target: str)
     parts = services()
     assert (await call(Edge(parts.route, behind, parts.show), method, target)).status == 204
     assert seen == [target.partition("?")[0]]
+
+
+async def test_order_that_cannot_be_sent_lets_the_server_end_the_request() -> None:
+    ways = Ways()
+    scope = {
+        "method": "GET",
+        "raw_path": f"/v1/orders/{ids.format_id(MINE.id)}".encode(),
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {TOKEN}".encode())],
+    }
+    with structlog.testing.capture_logs() as logs:
+        watcher = ways.direct.open(scope, no_body)
+        watcher.proto.broken = True
+        await turns()
+    assert watcher.is_done
+    assert [entry["event"] for entry in logs] == ["request_failed"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "announced"),
+    [([], False), ([(b"content-length", b"3")], True), ([(b"transfer-encoding", b"chunked")], True)],
+)
+def test_body_of_any_method_is_announced_by_its_headers(headers: list[tuple[bytes, bytes]], *, announced: bool) -> None:
+    assert announces_body({"headers": headers}) == announced
