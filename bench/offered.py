@@ -61,5 +61,6 @@ def run_of(offered: Offered, value: float, figures: dict[str, float], faults: li
         cpu_us_per_order=usage.spent(dict.fromkeys(offered.cpu_s, 0.0), offered.cpu_s, len(told.ids)),
         verified=offered.verified,
         figures=waits | figures,
-        faults=told.faults() + faults,
+        faults=faults,
+        void=told.void,
     )

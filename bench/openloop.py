@@ -84,11 +84,12 @@ class Told(NamedTuple):
         """Orders that may be in the ledger although nobody was told so."""
         return self.outcomes[NO_ANSWER] + self.outcomes[CUT]
 
-    def faults(self) -> list[str]:
-        """Why the load says nothing about the gateway."""
+    @property
+    def void(self) -> str:
+        """Why the load says nothing about the gateway, or nothing."""
         if self.late_share <= LATE_SHARE_MAX:
-            return []
-        return [f"the generator fell behind: it came late to {self.late_share:.1%} of the orders"]
+            return ""
+        return f"the generator fell behind: it came late to {self.late_share:.1%} of the orders"
 
 
 async def offer(target: Target, rate: float, seconds: float, connections: int) -> Told:

@@ -80,6 +80,7 @@ class Run(Struct, frozen=True, kw_only=True):
     verified: Verified | None = None
     figures: dict[str, float] = {}
     faults: list[str] = []  # beside those of `verified`: why this run allows no headline
+    void: str = ""  # why this run says nothing about the system: it was measured badly
     round: int = 0  # set by the runner
 
 

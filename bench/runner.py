@@ -27,6 +27,9 @@ from persistence.errors import Unavailable
 from persistence.postgres.connect import UNREACHABLE
 
 WARM_UP_S = 1
+# Of PostgreSQL's log, which is made before the first run: what a second of orders writes, and the most.
+LOG_MIB_PER_S = 24
+LOG_MIB_MAX = 4096
 # What can go wrong in a scenario without being a mistake of ours: it cannot run here, or a server does not answer.
 FAILURES = (ScenarioError, StackError, EdgeError, Unavailable, nats.errors.Error, *UNREACHABLE)
 
@@ -55,6 +58,7 @@ def measure(plan: Plan, bench: Bench) -> Measured:
     for scenario in plan.scenarios:
         with _told(bench, measured, scenario):
             scenario.prepare(bench)
+    _prime(plan, bench)
     for at in range(1, plan.rounds + 1):
         cells = plan.cells()
         for scenario, cell in cells if at % 2 else reversed(cells):
@@ -62,6 +66,12 @@ def measure(plan: Plan, bench: Bench) -> Measured:
                 with _told(bench, measured, scenario):
                     _measure_once(plan, bench, measured, scenario, cell, at)
     return measured
+
+
+def _prime(plan: Plan, bench: Bench) -> None:
+    if bench.started is not None:
+        seconds = plan.rounds * len(plan.cells()) * (plan.seconds + WARM_UP_S)
+        bench.started.prime_log(min(LOG_MIB_PER_S * seconds, LOG_MIB_MAX))
 
 
 def _measure_once(plan: Plan, bench: Bench, measured: Measured, scenario: Scenario, cell: Cell, at: int) -> None:
@@ -90,4 +100,4 @@ def described(cell: Cell, unit: str, run: Run) -> str:
         parts.append(f"p50 {run.p50_ms:.1f} ms, p99 {run.p99_ms:.1f} ms")
     if "backlog_s" in run.figures:
         parts.append(f"events at most {run.figures['backlog_s']:.2f} s behind")
-    return ", ".join(parts + verdict.faults_of(run))
+    return ", ".join(parts + verdict.faults_of(run) + ([f"void: {run.void}"] if run.void else []))

@@ -26,6 +26,7 @@ from gateway.channels.feed import Goods
 from gateway.cli.edge import Edge
 from gateway.cli.preparing import at_once, ensure_goods
 from gateway.settings import CONFIG_VARIABLE
+from persistence.postgres.connect import connect
 
 COMMAND_TIMEOUT_S = 120.0
 WORKERS_TIMEOUT_S = 40.0
@@ -33,6 +34,7 @@ QUIET_TIMEOUT_S = 30.0
 QUIET_LOOK_S = 0.3
 QUIET_SHARE = 0.10  # of one core, of all processes of the system together
 LOOK_AGAIN_S = 0.1
+SEGMENT_MIB = 16  # of PostgreSQL's write-ahead log
 # An order of the first round must not expire in the middle of the tenth one.
 ENVIRONMENT = {"FLOODGATE_ORDERS__PAYMENT_TIMEOUT_S": "86400"}
 # What would make it another system than one of its own.
@@ -132,6 +134,12 @@ class System:
                 return False
         return True
 
+    def prime_log(self, mebibytes: int) -> None:
+        """Have PostgreSQL keep so much write-ahead log to use again, as one does that has run for a while: a segment
+        that is new is filled with zeros by the commit that first needs it. Raises what its driver raises.
+        """
+        asyncio.run(_prime_log(self.postgres_url, mebibytes))
+
     def until(self, condition: Callable[[], bool], what: str, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
         """Wait for something that comes by itself. Raises ScenarioError."""
         deadline = time.monotonic() + timeout_s
@@ -212,6 +220,19 @@ def parse_metrics(text: str) -> dict[str, float]:
 
 def _new_key() -> str:
     return f"bench-{os.urandom(12).hex()}"
+
+
+async def _prime_log(url: str, mebibytes: int) -> None:
+    connection = await connect(url, "fg-bench")
+    try:
+        await connection.execute(f"alter system set min_wal_size = '{mebibytes + 2 * SEGMENT_MIB}MB'")
+        await connection.execute("select pg_reload_conf()")
+        for _ in range(mebibytes // SEGMENT_MIB):
+            await connection.execute("select pg_logical_emit_message(false, 'bench', '')")
+            await connection.execute("select pg_switch_wal()")
+        await connection.execute("checkpoint")
+    finally:
+        await connection.close()
 
 
 async def _ensure_all(url: str, token: str, goods: Sequence[Goods]) -> None:

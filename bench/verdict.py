@@ -87,11 +87,19 @@ def look(
     targets, missed = [], {}
     for goal in (goal for scenario in scenarios for goal in scenario.goals):
         measured = _measured(goal.of, results, ratios)
-        if measured is None:
-            missed[goal.of] = "what it needs did not run"
+        void = _void(goal.of, results)
+        if void or measured is None:
+            missed[goal.of] = void or "what it needs did not run"
         else:
             targets.append(_target(goal, measured))
     return targets, missed
+
+
+def _void(of: str, results: Mapping[str, Result]) -> str:
+    """Why the runs of the goal's cell say nothing, if that is so of one of them: it is not known which way it errs."""
+    found = results.get(of.partition(":")[0])
+    reasons = [run.void for run in found.runs if run.void] if found is not None else []
+    return f"void in {len(reasons)} of {len(found.runs)} runs: {reasons[0]}" if found is not None and reasons else ""
 
 
 def _measured(of: str, results: Mapping[str, Result], ratios: Mapping[str, Ratio]) -> float | None:

@@ -158,7 +158,7 @@ def _runs(key: str, found: Result) -> str:
             f"{number(run.p50_ms)} / {number(run.p99_ms)}" if run.p50_ms is not None and run.p99_ms is not None else ""
         )
         figures = ", ".join(f"{name} {number(value)}" for name, value in run.figures.items())
-        said = "; ".join(one for one in (words.books(run.verified), figures, *run.faults) if one)
+        said = "; ".join(one for one in (words.books(run.verified), figures, *run.faults, run.void) if one)
         lines.append(
             [str(run.round), number(run.value), number(run.seconds), late, words.answers(run.answers), escape(said)]
         )

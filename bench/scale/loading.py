@@ -29,7 +29,7 @@ SAID_EVERY = 500_000
 TIMEOUT_S = 600.0  # of one request
 ACCEPTED = re.compile(rb'"status":201')
 # On the disk for each order: rows and indexes in PostgreSQL, and its event in the stream. Measured on 2026-11-23 with
-# 1,000,000 canonical orders: see `disk_bytes`, which every run reports anew.
+# 20,000 canonical orders: see `disk_bytes`, which every run reports anew.
 ORDER_BYTES = 2_600
 RESERVE_BYTES = 8 << 30  # the write-ahead log, which is kept to 4 GiB, and room for the machine
 REST_TRIES = 20

@@ -45,7 +45,7 @@ def measure(bench: Bench, cell: Cell, seconds: int) -> Run:
     beside = uvloop.run(_live_beside_bulk(system, seconds))
     system.settle()
     loaded = uvloop.run(_bulk(system, seconds))
-    return _run(loaded, _live_figures(alone, beside), alone.faults() + beside.faults())
+    return _run(loaded, _live_figures(alone, beside))
 
 
 async def _live(system: System, seconds: int) -> Told:
@@ -81,23 +81,26 @@ async def _bulk(system: System, seconds: int) -> Loaded:
 
 
 def _live_figures(alone: Told, beside: Told) -> dict[str, float]:
+    late = {"live_late_share": max(alone.late_share, beside.late_share)}
+    if alone.void or beside.void:  # It would be the generator's slowness that is compared.
+        return late
     alone_ms, beside_ms = (openloop.percentile(told.waits, 0.99) * 1000 for told in (alone, beside))
     return {
         "live_alone_p99_ms": alone_ms,
         "live_p99_ms": beside_ms,
         "live_p99_ratio": beside_ms / alone_ms if alone_ms else 0.0,
         "live_refused": float(beside.offered - beside.outcomes[openloop.ACCEPTED]),
+        **late,
     }
 
 
-def _run(loaded: Loaded, live: dict[str, float], faults: list[str]) -> Run:
+def _run(loaded: Loaded, live: dict[str, float]) -> Run:
     load, books = loaded.load, loaded.verified
     drain_s = loaded.drained.at - load.stopped_at
     seconds = load.seconds + drain_s
     orders = max(0, books.acknowledged - books.lost - max(0, books.rows - books.events))
     backlog_s = loaded.drained.waiting * seconds / max(orders, 1)
-    if backlog_s > BACKLOG_S_MAX:
-        faults = [*faults, f"the events fell {backlog_s:.1f} s behind the orders"]
+    faults = [f"the events fell {backlog_s:.1f} s behind the orders"] if backlog_s > BACKLOG_S_MAX else []
     return Run(
         value=orders / seconds,
         seconds=seconds,
