@@ -80,9 +80,10 @@ async def _show(
 
 def _show_unknown(bench: Bench, system: System, cell: Cell, shown: Path) -> tuple[float, wrk.Load]:
     """How many look-ups the ledger got of what it does not have."""
+    system.settle()  # Workers publish what they count a moment later.
     before = system.metrics()[ASKED]
     load, _ = uvloop.run(_show(bench, system, cell, UNKNOWN_SECONDS, shown))
-    system.settle()  # Workers publish what they count a moment later.
+    system.settle()
     return system.metrics()[ASKED] - before, load
 
 

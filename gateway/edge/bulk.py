@@ -37,7 +37,7 @@ SLICE_LINES = 500  # admitted in one go, and so about what a commit has: larger 
 # the next one when that is committed.
 BESIDE_LIVE_MAX = 50
 LIVE_S = 2.0  # how long the last live order keeps bulk small
-EVENTS_BEHIND_MAX = 10_000  # unacknowledged events, beyond which bulk waits for the stream
+EVENTS_BEHIND_MAX = 4_000  # unacknowledged events, well below a second of orders: beyond it bulk waits for the stream
 LOOK_AGAIN_S = 0.01
 AGAIN_S = 0.05  # until a line is tried again that found the gateway overloaded
 PIECE_LINES_MAX = 1000  # verdicts of one send
