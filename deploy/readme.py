@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from bench.report.files import markdown
 from core_ext.codes import FAULTS, PROBLEMS
 from gateway.domain.access import SCOPES
 from gateway.settings import LIVE, RULES, SECTIONS
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 CHINESE = ROOT / "deploy" / "README.zh-CN.md"
 REFERENCE = ROOT / "deploy" / "reference.md"
+BENCH = ROOT / "deploy" / "pictures" / "bench.json"
 EXAMPLE = ROOT / "deploy" / "examples" / "floodgate.toml"
 
 
@@ -75,8 +77,13 @@ def _example_rule(key: str) -> list[str]:
     return lines
 
 
-PARTS = {"codes": codes, "faults": faults, "scopes": scopes, "settings": settings}
-DOCUMENTS = {README: ("codes",), CHINESE: ("codes",), REFERENCE: ("faults", "scopes", "settings")}
+def bench() -> str:
+    """What was measured last, from its record."""
+    return markdown(BENCH)
+
+
+PARTS = {"codes": codes, "faults": faults, "scopes": scopes, "settings": settings, "bench": bench}
+DOCUMENTS = {README: ("bench", "codes"), CHINESE: ("bench", "codes"), REFERENCE: ("faults", "scopes", "settings")}
 
 
 def filled(document: Path) -> str:
