@@ -56,9 +56,14 @@ def measured(record: Record, of: str) -> list[float]:
 
 
 def _orders(record: Record) -> str | None:
-    rows = [_bar(found) for found in record.scenarios.values() if is_orders(found)]
+    rows = [_bar(found) for found in sound(record) if is_orders(found)]
     about = f"in PostgreSQL, ours with their event in the stream; {RUNS}"
     return charts.bars(Caption("Orders per second", about, "orders/s"), rows) if rows else None
+
+
+def sound(record: Record) -> list[Result]:
+    """The cells none of whose runs is void."""
+    return [found for found in record.scenarios.values() if not any(run.void for run in found.runs)]
 
 
 def is_orders(found: Result) -> bool:
@@ -86,7 +91,7 @@ def _bar(found: Result) -> Bar:
 def _cpu(record: Record) -> str | None:
     rows = [
         Stack(words.cell(found), list(cpu.items()), f"{number(sum(cpu.values()))} µs")
-        for found in record.scenarios.values()
+        for found in sound(record)
         if (cpu := words.roles(found.cpu_us_per_order))
     ]
     about = "of processes with threads and children, from /proc; of ceilings and refusals: of one request"
@@ -94,7 +99,7 @@ def _cpu(record: Record) -> str | None:
 
 
 def _latency(record: Record) -> str | None:
-    rows = [_span(found, *late) for found in record.scenarios.values() if (late := latency(found.runs))]
+    rows = [_span(found, *late) for found in sound(record) if (late := latency(found.runs))]
     about = "as the generator saw it; medians of the runs"
     return charts.spans(Caption("Time to the answer", about, "milliseconds"), rows) if rows else None
 

@@ -11,7 +11,7 @@ from html import escape
 
 from bench.record import Environment, Record, Result
 from bench.report import table, words
-from bench.report.figures import measured, render_svgs
+from bench.report.figures import measured, render_svgs, sound
 from bench.report.words import number
 
 CODE = re.compile(r"`([^`]+)`")
@@ -129,7 +129,7 @@ def _missed(record: Record) -> str:
 
 
 def _medians(record: Record) -> str:
-    lines = [[escape(cell) for cell in table.cell_line(found)] for found in record.scenarios.values()]
+    lines = [[escape(cell) for cell in table.cell_line(found)] for found in sound(record)]
     return rows(table.HEADS, lines) if lines else ""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from bench.record import Record, Result
 from bench.report import words
-from bench.report.figures import latency
+from bench.report.figures import latency, sound
 from bench.report.words import counted, number
 
 HEADS = ("", "median", "lowest to highest", "p50 / p99 ms", "worker CPU")
@@ -43,7 +43,7 @@ def _about(record: Record) -> str:
 
 
 def _cells(record: Record) -> str:
-    return markdown(HEADS, [cell_line(found) for found in record.scenarios.values()])
+    return markdown(HEADS, [cell_line(found) for found in sound(record)])
 
 
 def cell_line(found: Result) -> list[str]:

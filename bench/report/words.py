@@ -32,7 +32,7 @@ def counted(count: int, noun: str) -> str:
 def cell(result: Result) -> str:
     """`accept, 1 worker × 64`: × is the number of connections."""
     if result.workers is None:
-        return result.scenario
+        return f"{result.scenario} × {result.connections}" if result.connections else result.scenario
     connections = f" × {result.connections}" if result.connections else ""
     return f"{result.scenario}, {counted(result.workers, 'worker')}{connections}"
 

@@ -110,6 +110,15 @@ def test_page_shows_the_faults_of_a_run_beside_it() -> None:
     assert "the generator fell <behind>" in text
 
 
+def test_cell_with_a_run_that_is_void_has_no_figure_and_its_runs_are_shown(record: Record) -> None:
+    replace, run = msgspec.structs.replace, bench_records.run(8765.0)
+    void = replace(bench_records.cell("overload", [8765.0]), runs=[replace(run, void="the generator fell behind")])
+    made = replace(record, scenarios={**record.scenarios, "overload": void})
+    assert "8,765" not in render_table(made)
+    assert all("8,765" not in svg for svg in render_svgs(made).values())
+    assert "the generator fell behind" in render_html(made)
+
+
 def test_page_names_what_was_not_measured_and_which_target_was_missed(record: Record) -> None:
     text = Page(render_html(record)).text
     assert "bulk@1 wrk is not installed" in text
