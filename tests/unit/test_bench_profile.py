@@ -16,7 +16,7 @@ from bench.worker import Loaded
 
 LOOP, HTTP, PYTHON = 100, 101, 102
 SCRIPT = """\
-  100      7f1e635716c2 (/work/core_ext/compiled/documents.cpython-311-x86_64-linux-gnu.so)
+  100      7f1e635716c2 (/srv/core_ext/compiled/documents.cpython-311-x86_64-linux-gnu.so)
   100      7f1e6700298c (/usr/lib/libpython3.11.so.1.0)
   100      7f1e6700298c (/usr/lib/python3.11/lib-dynload/_blake2.cpython-311-x86_64-linux-gnu.so)
   101  ffffffff81000000 ([kernel.kallsyms])
@@ -39,7 +39,7 @@ Ir                 file:function
 AFTER = """\
 31,000,000 (100.0%)  PROGRAM TOTALS
 10,600,000 (34.2%)  ???:_PyEval_EvalFrameDefault [/usr/lib/libpython3.11.so.1.0]
-20,000,000 (64.5%)  ./rows.c:order_row [/work/core_ext/compiled/rows.so]
+20,000,000 (64.5%)  ./rows.c:order_row [/srv/core_ext/compiled/rows.so]
    400,000 ( 1.3%)  ???:0x0000000000001234 [/usr/lib/libcrypto.so.3]
 """
 
