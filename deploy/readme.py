@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 CHINESE = ROOT / "deploy" / "README.zh-CN.md"
 REFERENCE = ROOT / "deploy" / "reference.md"
+MEASURING = ROOT / "deploy" / "operations" / "measuring.md"
 BENCH = ROOT / "deploy" / "pictures" / "bench.json"
 EXAMPLE = ROOT / "deploy" / "examples" / "floodgate.toml"
 
@@ -82,8 +83,25 @@ def bench() -> str:
     return markdown(BENCH)
 
 
-PARTS = {"codes": codes, "faults": faults, "scopes": scopes, "settings": settings, "bench": bench}
-DOCUMENTS = {README: ("bench", "codes"), CHINESE: ("bench", "codes"), REFERENCE: ("faults", "scopes", "settings")}
+def headline() -> str:
+    """Its first sentence."""
+    return bench().partition("\n")[0]
+
+
+PARTS = {
+    "codes": codes,
+    "faults": faults,
+    "scopes": scopes,
+    "settings": settings,
+    "bench": bench,
+    "headline": headline,
+}
+DOCUMENTS = {
+    README: ("headline", "codes"),
+    CHINESE: ("headline", "codes"),
+    REFERENCE: ("faults", "scopes", "settings"),
+    MEASURING: ("bench",),
+}
 
 
 def filled(document: Path) -> str:
