@@ -11,6 +11,7 @@ import pytest
 from persistence.errors import StreamUnavailableError
 from persistence.nats import consume
 from persistence.nats.consume import Consumer
+from persistence.nats.pull import Delivery
 from persistence.nats.stream import NAME, RESENT, Event, Stream, StreamSettings
 
 DURABLE = "test"
@@ -154,7 +155,8 @@ async def test_close_gives_back_what_came_too_late_for_its_call(stream: Stream, 
     taken = await consumer.fetch(1, 5.0)
     await consumer.ack(taken)
     await consumer.close()
-    left, another = [], make()
+    left: list[Delivery] = []
+    another = make()
     async with asyncio.timeout(consume.ACK_WAIT_S / 2):  # What was not given back would come after all of it.
         while len(left) < len(IDS) - 1:
             left += await another.fetch(10, 1.0)
