@@ -91,7 +91,9 @@ class Consumer:
         """Give back what was not handed out, send what is still to be sent, and leave."""
         if self._client is not None:
             with contextlib.suppress(*ERRORS, StreamUnavailableError):
-                await self.give_back(self._pull.left() if self._pull else [], 0.0)
+                if self._pull is not None:
+                    await self._pull.close()  # First: a request that still stands would get what is given back.
+                    await self.give_back(self._pull.left(), 0.0)
                 await self._client.flush(timeout=1)
             await self._client.close()
             self._client = self._pull = None

@@ -154,6 +154,10 @@ async def test_close_gives_back_what_came_too_late_for_its_call(stream: Stream, 
     assert await consumer.fetch(10, 0.0) == []
     taken = await consumer.fetch(1, 5.0)
     await consumer.ack(taken)
+    assert consumer._pull is not None
+    async with asyncio.timeout(10):  # What is on the wire when it closes is given back by nobody.
+        while len(consumer._pull._came) < len(IDS) - 1:
+            await asyncio.sleep(0.01)
     await consumer.close()
     left: list[Delivery] = []
     another = make()
