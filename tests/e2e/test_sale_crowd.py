@@ -35,7 +35,9 @@ async def served(postgres_url: str, nats_url: str, redis_url: str) -> AsyncItera
 
 
 class Crowd:
-    """TOGETHER buyers over one client; every press is an attempt of its own. `told` counts what they heard."""
+    """TOGETHER buyers over one client; every press is an attempt of its own. `told` counts what they heard in the end.
+    Who is asked to come back, since the units were in other hands for long, presses the same button again.
+    """
 
     def __init__(self, served: Served, client: aiohttp.ClientSession) -> None:
         self._served = served
@@ -52,10 +54,18 @@ class Crowd:
             number = next(self._numbers)
             item = {"sku": "FLASH", "quantity": 1}
             body = {"channel": "app", "currency": "CNY", "sale_id": "double-11", "items": [item]}
-            headers = {"Idempotency-Key": f"press-{number}"}
+            self.told[await self._hear(body, {"Idempotency-Key": f"press-{number}"})] += 1
+
+    async def _hear(self, body: dict[str, Any], headers: dict[str, str]) -> str:
+        """What one attempt comes to: `accepted`, or the code of a refusal that does not ask to come back."""
+        while True:
             async with self._client.post(f"{self._served.url}/v1/orders", json=body, headers=headers) as answer:
                 document = await answer.json(content_type=None)
-            self.told["accepted" if answer.status == 201 else document["code"]] += 1
+            if answer.status == 201:
+                return "accepted"
+            if document["code"] != "stock_returning":
+                return str(document["code"])
+            await asyncio.sleep(0.05)
 
     async def put(self, starts_in_s: float) -> dt.datetime:
         """Make the sale start so long from now, by PostgreSQL's clock."""
