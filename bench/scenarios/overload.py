@@ -17,7 +17,7 @@ SECONDS = "overload_seconds"  # the option of the command
 TIMES = 3.0  # the peak
 PEAK_SECONDS = 5
 PEAK_CONNECTIONS = 256
-CONNECTIONS = 1024
+CONNECTIONS, CONNECTIONS_MAX = 1024, 4096
 WARM_UP_SECONDS = 1
 
 
@@ -40,8 +40,12 @@ def measure(bench: Bench, _cell: Cell, seconds: int) -> Run:
 async def _measure(system: System, seconds: int) -> tuple[float, Offered]:
     await place(system, lambda target: _peak(target, WARM_UP_SECONDS))
     peak = (await place(system, lambda target: _peak(target, PEAK_SECONDS))).rate
-    offered = await place(system, lambda target: openloop.offer(target, TIMES * peak, seconds, CONNECTIONS))
+    offered = await place(system, lambda target: _crowd(target, TIMES * peak, seconds))
     return peak, offered
+
+
+async def _crowd(target: Target, rate: float, seconds: int) -> Told:
+    return await openloop.offer(target, rate, seconds, CONNECTIONS, CONNECTIONS_MAX)
 
 
 async def _peak(target: Target, seconds: int) -> Told:
