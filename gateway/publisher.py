@@ -26,11 +26,11 @@ from persistence.postgres.connect import UNREACHABLE
 BACKLOG_MAX = 25_000
 # How long acknowledged commits may wait to be removed together; the relay looks at rows that are older than seconds.
 REMOVE_S = 0.1
-# From the beginning of one batch to that of the next: every batch costs the stream a write to the disk. A gateway that
-# has just begun to sell waits for nothing; one that sells all it can has its events in fewer, larger batches.
-PACE_S = 0.015
-PACE_BUSY_S = 0.03
-BUSY_EVENTS_MIN = 100  # that wait when a batch begins
+# Every batch costs the stream a write to the disk, so after one the publisher rests for half as long as that took.
+# Where there is time to spare a batch is soon acknowledged, and events are hardly held up; a machine that is busy to
+# the limit has its events in fewer, larger batches.
+REST_SHARE = 0.5
+REST_S_MAX = 0.02
 PRESSING_EVENTS_MIN = BATCH_MESSAGES_MAX // 2  # that wait for nothing
 
 log = structlog.get_logger("publisher")
@@ -49,7 +49,7 @@ class Publisher:
         self._backlog = 0
         self._acknowledged: list[bytes] = []
         self._removed_at = -math.inf
-        self._next_at = -math.inf
+        self._rests_until = -math.inf
         self._pressing = asyncio.Event()
         self._filled = asyncio.Event()
         self._closed = False
@@ -85,25 +85,27 @@ class Publisher:
             if not self._waiting:
                 await self._pause()
                 continue
-            await self._keep_pace()
+            await self._rest()
             batch_ids, events = self._take()
+            started = time.monotonic()
             try:
                 await self._publish(batch_ids, events)
             finally:
                 self._backlog -= len(events)
-            if time.monotonic() - self._removed_at >= REMOVE_S:
+            now = time.monotonic()
+            self._rests_until = now + min((now - started) * REST_SHARE, REST_S_MAX)
+            if now - self._removed_at >= REMOVE_S:
                 await self._remove()
         await self._remove()
 
-    async def _keep_pace(self) -> None:
+    async def _rest(self) -> None:
         """Until the next batch may begin: at once when it would be half full, or the last."""
-        wait_s = self._next_at - time.monotonic()
+        wait_s = self._rests_until - time.monotonic()
         if wait_s > 0 and self._backlog < PRESSING_EVENTS_MIN and not self._closed:
             self._pressing.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._pressing.wait()
-        self._next_at = time.monotonic() + (PACE_BUSY_S if self._backlog >= BUSY_EVENTS_MIN else PACE_S)
 
     async def _pause(self) -> None:
         """Until there are events, or it is time to remove what is acknowledged."""

@@ -1,6 +1,7 @@
 """The publisher: whole commits together up to one atomic batch, the outbox emptied after the ack and never before."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -70,35 +71,86 @@ async def test_publisher_removes_acknowledged_commits_from_the_outbox(world: Wor
     assert world.counters.events_published == 3
 
 
-async def test_publisher_gathers_what_comes_soon_after_a_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "PACE_S", 3600.0)
+class Watch:
+    """The clock that does not step, which goes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    watch = Watch()
+    monkeypatch.setattr(room, "time", watch)
+    return watch
+
+
+@pytest.fixture
+async def slow(world: World, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A publisher whose first batch, of one event, has taken the stream an hour; it may rest for half of it."""
+    monkeypatch.setattr(room, "REST_S_MAX", 3600.0)
+    world.stream.held.clear()
     running = asyncio.ensure_future(world.publisher.run())
     world.put(0, events=1)
+    await turns()
+    watch.now += 3600
+    world.stream.held.set()
     await turns()
     assert world.sizes() == [1], "the first one waits for nothing"
-    world.put(1, events=1)
-    await turns()
-    world.put(2, events=2)
-    await turns()
-    assert world.sizes() == [1]
+    yield world
     world.publisher.close()
     await running
-    assert world.sizes() == [1, 3]
 
 
-async def test_publisher_lets_half_a_batch_wait_for_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "PACE_S", 3600.0)
+async def test_publisher_rests_after_a_batch_and_gathers_what_comes_meanwhile(slow: World) -> None:
+    slow.put(1, events=1)
+    await turns()
+    slow.put(2, events=2)
+    await turns()
+    assert slow.sizes() == [1]
+    slow.publisher.close()
+    await turns()
+    assert slow.sizes() == [1, 3]
+
+
+@pytest.mark.parametrize("took_s", [room.REST_S_MAX, 3600.0])
+async def test_publisher_rests_for_a_share_of_what_the_batch_took_and_not_for_long(
+    world: World, watch: Watch, took_s: float
+) -> None:
+    world.stream.held.clear()
     running = asyncio.ensure_future(world.publisher.run())
     world.put(0, events=1)
     await turns()
-    world.put(1, events=room.PRESSING_EVENTS_MIN - 1)
+    watch.now += took_s
+    world.stream.held.set()
     await turns()
-    assert world.sizes() == [1]
-    world.put(2, events=1)
-    await turns()
-    assert world.sizes() == [1, room.PRESSING_EVENTS_MIN]
+    rest_s = world.publisher._rests_until - watch.now
+    assert rest_s == pytest.approx(min(took_s * room.REST_SHARE, room.REST_S_MAX))
     world.publisher.close()
     await running
+
+
+@pytest.mark.usefixtures("watch")
+async def test_publisher_of_a_stream_that_takes_no_time_does_not_rest(world: World) -> None:
+    running = asyncio.ensure_future(world.publisher.run())
+    for batch in range(3):
+        world.put(batch, events=1)
+        await turns()
+    assert world.sizes() == [1, 1, 1]
+    world.publisher.close()
+    await running
+
+
+async def test_publisher_lets_half_a_batch_wait_for_nothing(slow: World) -> None:
+    slow.put(1, events=room.PRESSING_EVENTS_MIN - 1)
+    await turns()
+    assert slow.sizes() == [1]
+    slow.put(2, events=1)
+    await turns()
+    assert slow.sizes() == [1, room.PRESSING_EVENTS_MIN]
 
 
 async def test_publisher_removes_nothing_before_the_ack(world: World) -> None:
