@@ -1,10 +1,11 @@
-"""The plans of the statements that hold locks: they walk primary keys, whatever the tables held when the connection
-made its plans.
+"""The plans of the statements that hold locks: they walk primary keys, and in their order, whatever the tables held
+when the connection made its plans.
 
 A plan is judged by what it reads, as PostgreSQL counts it: a full walk of an index is no better than a sequential scan.
 Leases of all ages lie about, and a committer's connection is older than most of them.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -22,6 +23,10 @@ from pg_stat_user_tables where relname in ('stock_lease', 'idempotency_key', 'st
 FLUSH = "select pg_stat_force_next_flush()"
 ORDERS = 20
 PIECE = 50  # leases of one comparison
+HELD = 3  # of the hands, in the order of their leases
+HOLD = "select from stock_lease where lease_id = $1 for no key update"
+FREE = "select lease_id from stock_lease where lease_id = any($1) order by lease_id for no key update skip locked"
+WAITING = "select count(*) from pg_stat_activity where application_name like 'fg-commit:%' and wait_event_type = 'Lock'"
 
 
 @pytest.fixture(params=[True, False], ids=["pipelined", "stepwise"])
@@ -63,6 +68,27 @@ async def test_commit_planned_on_a_full_table_reads_only_its_own_rows(world: Wor
     lane = world.ledger()
     await lane.commit(new_id(), mixture(hands))
     assert await rows_of_commit(world, lane, mixture(hands)) < 100 * ORDERS
+
+
+@pytest.mark.parametrize("analyze", [False, True], ids=["stale_statistics", "fresh_statistics"])
+async def test_commit_locks_its_leases_in_their_order(world: World, *, analyze: bool) -> None:
+    """It waits for one of them: those before it are locked by then, and those behind it are not."""
+    hands = sorted([await world.hand(f"SKU-{number}", 1000) for number in range(2 * HELD + 1)], key=lambda h: h.lease)
+    leases = [UUID(hand.lease) for hand in hands]
+    lane = world.ledger()
+    orders = [draft((hand, 1)) for hand in reversed(hands)]
+    await lane.commit(new_id(), orders)  # Makes the plans.
+    await crowd(world, analyze=analyze)
+    async with world.pool.acquire() as holder, asyncio.timeout(30):
+        held = holder.transaction()
+        await held.start()
+        await holder.execute(HOLD, leases[HELD])
+        committing = asyncio.create_task(lane.commit(new_id(), [draft((hand, 1)) for hand in reversed(hands)]))
+        while not await world.value(WAITING):
+            await asyncio.sleep(0.01)
+        assert [row[0] for row in await world.pool.fetch(FREE, leases)] == leases[HELD + 1 :]
+        await held.rollback()
+        assert await committing == []
 
 
 async def test_commit_without_limits_does_not_look_at_what_buyers_have_taken(world: World) -> None:
