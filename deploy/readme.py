@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from bench.report.files import markdown
+from bench.report.files import markdown, summary
 from core_ext.codes import FAULTS, PROBLEMS
 from gateway.domain.access import SCOPES
 from gateway.settings import LIVE, RULES, SECTIONS
@@ -23,7 +23,10 @@ README = ROOT / "README.md"
 CHINESE = ROOT / "deploy" / "README.zh-CN.md"
 REFERENCE = ROOT / "deploy" / "reference.md"
 MEASURING = ROOT / "deploy" / "operations" / "measuring.md"
-BENCH = ROOT / "deploy" / "pictures" / "bench.json"
+PICTURES = ROOT / "deploy" / "pictures"
+BENCH = PICTURES / "bench.json"
+GROWTH = PICTURES / "growth.json"
+RECORDS = (BENCH, GROWTH)
 EXAMPLE = ROOT / "deploy" / "examples" / "floodgate.toml"
 
 
@@ -83,9 +86,14 @@ def bench() -> str:
     return markdown(BENCH)
 
 
+def scale() -> str:
+    """What growth cost when it was measured last."""
+    return markdown(GROWTH)
+
+
 def headline() -> str:
-    """Its first sentence."""
-    return bench().partition("\n")[0]
+    """What that comes to."""
+    return summary(BENCH)
 
 
 PARTS = {
@@ -95,12 +103,13 @@ PARTS = {
     "settings": settings,
     "bench": bench,
     "headline": headline,
+    "scale": scale,
 }
 DOCUMENTS = {
     README: ("headline", "codes"),
     CHINESE: ("headline", "codes"),
     REFERENCE: ("faults", "scopes", "settings"),
-    MEASURING: ("bench",),
+    MEASURING: ("bench", "scale"),
 }
 
 

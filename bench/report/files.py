@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from bench.record import Record
+from bench.report import table
 from bench.report.figures import render_svgs
 from bench.report.page import render_html
 from bench.report.scale import scale_html, scale_svgs, scale_table
@@ -29,6 +30,11 @@ def svgs(file: Path) -> dict[str, str]:
     """The charts by the names of their files."""
     record = read(file.read_bytes())
     return scale_svgs(record) if isinstance(record, ScaleRecord) else render_svgs(record)
+
+
+def summary(file: Path) -> str:
+    """What a record of `floodgate bench` comes to, in two sentences."""
+    return table.summary(msgspec.json.decode(file.read_bytes(), type=Record))
 
 
 def markdown(file: Path) -> str:

@@ -85,13 +85,13 @@ def _run(run: Run) -> list[str]:
 def _charts(name: str, part: Part) -> Iterator[tuple[str, str]]:
     """File names and charts: of the rates, and of the worker's CPU where it is known."""
     if part.unit == BARS:
-        yield f"bench-{name}.svg", charts.bars(Caption(part.title, "each dot is a run", part.axis), _bars(part))
+        yield f"scale-{name}.svg", charts.bars(Caption(part.title, "each dot is a run", part.axis), _bars(part))
         return
     about = "the curve joins the medians, each dot is a run"
-    yield f"bench-{name}.svg", charts.curves(Caption(part.title, about, part.axis), _curves(part), part.unit)
+    yield f"scale-{name}.svg", charts.curves(Caption(part.title, about, part.axis), _curves(part), part.unit)
     if _has_cpu(part):
         caption = Caption(f"{part.title}: CPU time of the worker", about, part.axis)
-        yield f"bench-{name}-cpu.svg", charts.curves(caption, _cpu_curves(part), "microseconds")
+        yield f"scale-{name}-cpu.svg", charts.curves(caption, _cpu_curves(part), "microseconds")
 
 
 def _bars(part: Part) -> list[Bar]:

@@ -4,7 +4,7 @@ What the tables say is what the record holds; a document shows them between `<!-
 by hand.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bench.record import Record, Result
 from bench.report import words
@@ -15,9 +15,14 @@ HEADS = ("", "median", "lowest to highest", "p50 / p99 ms", "worker CPU")
 
 
 def render_table(record: Record) -> str:
-    """The headline, or why there is none, the machine, the cells and the targets."""
-    parts = [headline(record), _about(record), _cells(record), _targets(record), _missed(record)]
+    """What it comes to, the machine, the cells and the targets."""
+    parts = [summary(record), _about(record), _cells(record), _targets(record), _missed(record)]
     return "\n\n".join(part for part in parts if part)
+
+
+def summary(record: Record) -> str:
+    """The headline, or why there is none, and whose CPU time such an order takes."""
+    return "\n\n".join(part for part in (headline(record), _spent(record)) if part)
 
 
 def headline(record: Record) -> str:
@@ -29,6 +34,23 @@ def headline(record: Record) -> str:
     beside = [f"{number(value)} times {_other(of)}" for of, value in said.items() if "/" in of]
     claim = f"**{number(said['orders_per_second'])} orders/s, durable and each with its event**, at {place}"
     return f"{claim}: {', '.join(beside)}." if beside else f"{claim}."
+
+
+def _spent(record: Record) -> str:
+    """Whose CPU time an order of the headline takes, the largest part first."""
+    found = [result for result in record.scenarios.values() if _is_of_headline(result, record.headline)]
+    if not found:
+        return ""
+    cpu = words.roles(found[0].cpu_us_per_order)
+    parts = sorted(cpu.items(), key=lambda part: part[1], reverse=True)
+    shares = ", ".join(f"{role} {number(spent)}" for role, spent in parts)
+    return f"Such an order takes {number(sum(cpu.values()))} µs of CPU: {shares}."
+
+
+def _is_of_headline(result: Result, headline: Mapping[str, float] | None) -> bool:
+    if headline is None or result.scenario != "accept":
+        return False
+    return (result.workers, result.connections) == (headline["workers"], headline["connections"])
 
 
 def _other(of: str) -> str:

@@ -17,6 +17,7 @@ from bench.report.__main__ import main
 from bench.report.charts import Bar, Caption, Curve, Span, Stack
 from bench.report.files import markdown, read, svgs
 from bench.report.scale import scale_html, scale_svgs, scale_table
+from bench.report.table import summary
 from bench.scale.record import ScaleRecord
 from deploy.pictures.sale import PICTURE
 from tests import bench_records
@@ -182,6 +183,14 @@ def test_record_in_which_nothing_was_measured_can_be_rendered(record: Record) ->
     assert "No headline" in render_table(empty)
 
 
+def test_summary_says_whose_cpu_time_an_order_of_the_headline_takes(record: Record) -> None:
+    parts = "worker 41.0, postgres 16.2, nats 13.0, generator 9.50, redis 0.40, others 0.20"
+    said = f"Such an order takes {words.number(sum(bench_records.CPU.values()))} µs of CPU: {parts}."
+    assert render_table(record).split("\n\n")[:2] == summary(record).split("\n\n")
+    assert summary(record).split("\n\n")[1:] == [said]
+    assert summary(bench_records.record(lost=3)).startswith("**No headline")
+
+
 def test_table_renders_every_cell_and_target(record: Record) -> None:
     lines = render_table(record).splitlines()
     assert "| accept, 1 worker × 256 | 13,000 orders/s | 12,345 to 14,321 | 9.50 / 21.2 | 41.0 µs |" in lines
@@ -265,9 +274,9 @@ def test_scale_part_with_faults_has_no_finding() -> None:
 
 def test_scale_has_a_chart_of_the_rates_and_one_of_the_worker(scale: ScaleRecord) -> None:
     drawn = scale_svgs(scale)
-    assert set(drawn) == {"bench-skus.svg", "bench-skus-cpu.svg"}
-    assert "100,000" in texts(drawn["bench-skus.svg"])
-    assert len([dot for dot in shapes(drawn["bench-skus.svg"], "d0") if dot.get("cx")]) == 4
+    assert set(drawn) == {"scale-skus.svg", "scale-skus-cpu.svg"}
+    assert "100,000" in texts(drawn["scale-skus.svg"])
+    assert len([dot for dot in shapes(drawn["scale-skus.svg"], "d0") if dot.get("cx")]) == 4
 
 
 @pytest.mark.parametrize("made", [bench_records.record(), bench_records.scale()], ids=["bench", "scale"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.report import files
 from deploy import readme
 
 DOCUMENTS = [readme.README, *sorted((readme.ROOT / "deploy").rglob("*.md"))]
@@ -44,6 +45,16 @@ def test_links_of_a_document_lead_somewhere(document: Path) -> None:
         if not path.exists() or (anchor and anchor not in anchors(path))
     ]
     assert dead == []
+
+
+@pytest.mark.parametrize("record", readme.RECORDS, ids=lambda path: path.stem)
+def test_charts_are_drawn_from_their_record(record: Path) -> None:
+    stale = [
+        name
+        for name, drawn in files.svgs(record).items()
+        if not (chart := readme.PICTURES / name).exists() or chart.read_text() != drawn
+    ]
+    assert stale == [], f"run: python -m bench.report {record.relative_to(readme.ROOT)} --svg deploy/pictures"
 
 
 def test_chinese_readme_has_the_headings_of_the_readme() -> None:
