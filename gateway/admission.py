@@ -128,6 +128,10 @@ class Admission:
     def in_flight(self) -> int:
         return len(self._in_flight)
 
+    def is_crowded(self) -> bool:
+        """Whether one more order would have to wait too long. Reads a few numbers, so that any thread may ask."""
+        return self.open and not self.draining and self._queue.is_full
+
     async def place(self, request: Request) -> Outcome:
         """Answer a request for an order. The order goes on when the caller is cancelled: its buyer may ask again with
         the same key.

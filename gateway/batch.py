@@ -85,8 +85,13 @@ class BatchQueue:
             return self._settings.queue_rows_max
         return min(self._settings.queue_rows_max, max(WAITING_MIN, int(self._rate * WAIT_S_MAX)))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody may wait any more, by count or bytes."""
+        return len(self) >= self.waiting_max or self._bytes >= self._settings.queue_bytes_max
+
     def committed(self, orders: int, seconds: float) -> None:
-        """A commit of so many has taken so long. A small one does not tell how many there could be."""
+        """So many were committed in so long, without a rest. A small commit does not tell how many there could be."""
         if orders >= TELLING_MIN and seconds > 0:
             rate = orders / seconds
             self._rate += (rate - self._rate) * (RATE_WEIGHT if self._rate else 1.0)
@@ -96,7 +101,7 @@ class BatchQueue:
         waiting: else the next commit takes all.
         """
         bounds = self._settings
-        if len(self) >= self.waiting_max or self._bytes >= bounds.queue_bytes_max:
+        if self.is_full:
             return False
         if limits and any(len(self._lines.get(limit.buyer, ())) > BEHIND_MAX for limit in limits):
             return False

@@ -7,6 +7,7 @@ without him.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -67,17 +68,22 @@ class Committer:
         self._reply_s_max = reply_s_max
         self._tracer = tracer
         self._under_way: Sequence[Pending] = ()
+        self._busy_since = math.inf  # the end of the commit before, on the clock that does not step; inf after a rest
 
     async def run(self) -> None:
         """Commit until the queue is closed and empty."""
         while True:
             if not self._admission.open and not self._queue.closed:
+                self._busy_since = math.inf
                 await self._reopen()
                 continue
+            if not len(self._queue):
+                self._busy_since = math.inf
             batch = await self._queue.take()
             if not batch:
                 break
             self._under_way = batch
+            self._busy_since = min(self._busy_since, time.monotonic())
             try:
                 await self._commit(batch)
             except BaseException as error:
@@ -128,9 +134,12 @@ class Committer:
             self._refuse(batch, Refusal("ledger_away"))
             return
         batch_id, refusals = known
-        seconds = time.monotonic() - started
+        now = time.monotonic()
+        seconds = now - started
         self._counters.batch(len(batch) - len(refusals), seconds)
-        self._queue.committed(len(batch), seconds)
+        # With what the loop did between two commits: only all of it together tells how soon one more comes to its turn.
+        self._queue.committed(len(batch), now - self._busy_since)
+        self._busy_since = now
         if self._tracer is not None:
             orders = {"floodgate.batch.orders": len(batch), "floodgate.batch.refused": len(refusals)}
             self._tracer.together("commit", "CLIENT", _traces(batch), seconds, orders)

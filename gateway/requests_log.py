@@ -52,8 +52,8 @@ class RequestLog:
             log.info("requests_not_logged", codes=dict(self._unlogged))
             self._unlogged.clear()
 
-    def count(self, route: str, status: int) -> None:
-        self._counters.requests[self._resource(route), status // 100] += 1
+    def count(self, route: str, status: int, requests: int = 1) -> None:
+        self._counters.requests[self._resource(route), status // 100] += requests
 
     def wants(self, request_id: str, status: int, code: str) -> bool:
         """Whether a request has a line; one that should have and finds no room is counted by its code. The request's id

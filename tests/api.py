@@ -150,7 +150,11 @@ class Placing:
         self.requests: list[Request] = []
         self.open = True
         self.draining = False
+        self.crowded = False
         self.in_flight = 0
+
+    def is_crowded(self) -> bool:
+        return self.crowded
 
     def begin(self, request: Request) -> Promise:
         self.requests.append(request)

@@ -75,7 +75,8 @@ class DirectEdge:
         self.watchers.append(Watcher(scope, receive))
         order_id = id_in(scope) if scope.get("method") == "GET" else None
         if order_id is None:
-            self.exchanges.open(self.watchers[-1])
+            if self.exchanges.admits(self.watchers[-1]):
+                self.exchanges.open(self.watchers[-1])
         else:
             self.exchanges.show(self.watchers[-1], order_id)
         return self.watchers[-1]

@@ -87,7 +87,8 @@ def _open_scheduler(
     def schedule(watcher: Watcher) -> None:
         scope = watcher.scope
         if scope["method"] == "POST" and scope["path"] == PATH:
-            call_soon(exchanges.open, watcher, context=context)
+            if exchanges.admits(watcher):
+                call_soon(exchanges.open, watcher, context=context)
         elif (order_id := id_in(scope)) is not None and not announces_body(scope):
             call_soon(exchanges.show, watcher, order_id, context=context)
         else:

@@ -3,29 +3,53 @@ are those who ask for an order.
 
 It promises what `OrderRoute.respond` does, whose parts it calls: what is refused is answered before its body comes,
 what does not arrive in time is 408, and the client's going changes nothing about an order. What is not a whole body of
-the announced length at once is read in a task. Nothing here raises: the callers are the event loop and the committer.
+the announced length at once is read in a task. Nothing here raises: the callers are the event loop, the server's own
+thread and the committer.
+
+Who comes while more wait than can be served in time is sent away by the server's thread, so that the loop, which has
+too much to do then, does not even hear of him until his answer is out.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from typing import Any
 
-from gateway.domain.outcomes import Outcome, Promise, Refusal
-from gateway.edge.answers import Answer
+from msgspec import Struct
+
+from gateway.domain.outcomes import OVERLOADED, Outcome, Promise, Refusal
+from gateway.edge.answers import Answer, new_request_id, problem
 from gateway.edge.hot import INTERNAL, PATH, Asked, OrderRoute, ask
-from gateway.edge.requests import LARGE_BODY_BYTES_MAX, UNREAD_S_MAX, Message, read_headers, take_unread
+from gateway.edge.requests import (
+    LARGE_BODY_BYTES_MAX,
+    UNREAD_S_MAX,
+    Message,
+    read_headers,
+    take_unread,
+)
 from gateway.edge.show import ROUTE, ShowRoute
 from gateway.tasks import Tasks
 
 LOOK_S = 0.1  # how often somebody looks for bodies that do not come
+# How long a request may have waited for the loop to come to it. A loop that is behind by more answers everybody late.
+COMING_S_MAX = 0.05
 
 # Granian's CallbackWatcherHTTP, ASGIHTTPProtocol and PyFutureAwaitable, of which only what is called here is known.
 Watcher = Any
 Protocol = Any
 Future = Any
+
+
+class Unread(Struct):
+    """A body that comes after its answer, of so many bytes, awaited until then on the clock that does not step."""
+
+    protocol: Protocol
+    future: Future
+    length: int
+    until: float
 
 
 class Exchanges:
@@ -38,9 +62,22 @@ class Exchanges:
         self.context = Context()  # of every callback: nothing of a request is kept there
         self._waiting: dict[Exchange, float] = {}  # for bytes, until then on the clock that does not step
         self._told: list[Exchange] = []
+        self._unread: deque[Unread] = deque()
+        self._sent_away: deque[tuple[str, float]] = deque()  # ids of requests, and the seconds that each took
+        self._coming: deque[float] = deque()  # when each request was handed to the loop that has not begun with it
+
+    def admits(self, watcher: Watcher) -> bool:
+        """Whether a request for an order is for the loop. Else it has been sent away. Called by the server's thread."""
+        now = time.monotonic()
+        if self.route.is_crowded() or self._is_behind(now):
+            self._send_away(watcher, now)
+            return False
+        self._coming.append(now)
+        return True
 
     def open(self, watcher: Watcher) -> None:
         """A request's headers are there."""
+        self._coming.popleft()
         Exchange(self, watcher).open()
 
     def show(self, watcher: Watcher, order_id: str) -> None:
@@ -55,15 +92,26 @@ class Exchanges:
             watcher.done()
 
     async def run(self) -> None:
-        """Look for bodies that do not come, until cancelled."""
+        """Look for bodies that do not come, and for who was sent away, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
             self.expire(time.monotonic())
 
     def expire(self, now: float) -> None:
-        """Let nobody wait whose time is over."""
+        """Let nobody wait whose time is over, and say who was sent away."""
         for exchange in [exchange for exchange, until in self._waiting.items() if until <= now]:
             exchange.give_up()
+        for _ in range(len(self._unread)):
+            self._look_at(self._unread.popleft(), now)
+        if sent_away := [self._sent_away.popleft() for _ in range(len(self._sent_away))]:
+            self.route.note_crowd(sent_away)
+
+    def take_unread(self, protocol: Protocol, length: int) -> None:
+        """Have the body of a request that is answered without it taken off the wire, see `requests.take_unread`. Nobody
+        waits for it: somebody looks after it now and then.
+        """
+        if 0 < length <= LARGE_BODY_BYTES_MAX:
+            self._unread.append(Unread(protocol, protocol.receive(), length, time.monotonic() + UNREAD_S_MAX))
 
     def wait(self, exchange: "Exchange", timeout_s: float) -> None:
         """The exchange waits for bytes, and gives up when they do not come in time."""
@@ -80,6 +128,37 @@ class Exchanges:
         if not self._told:
             asyncio.get_running_loop().call_soon(self._answer, context=self.context)
         self._told.append(exchange)
+
+    def _look_at(self, unread: Unread, now: float) -> None:
+        """Go on with a body of which a first part has come, and give up one that does not come."""
+        future = unread.future
+        if future.cancelled():
+            return
+        if future.done():
+            left_bytes = unread.length - len(future.result().get("body", b""))
+            if left_bytes > 0:
+                self.tasks.start(take_unread(unread.protocol.receive, left_bytes))
+        elif unread.until <= now:
+            future.cancel()
+        else:
+            self._unread.append(unread)
+
+    def _is_behind(self, now: float) -> bool:
+        try:
+            return now - self._coming[0] > COMING_S_MAX
+        except IndexError:  # The loop may come to the last one at any moment.
+            return False
+
+    def _send_away(self, watcher: Watcher, started: float) -> None:
+        request_id = new_request_id()
+        try:
+            # Left alone, a body that comes after the answer would end the connection before its client has read it.
+            self.take_unread(watcher.proto, read_headers(watcher.scope["headers"]).length)
+            send(watcher.proto, problem(OVERLOADED, request_id))
+        except Exception:
+            self.route.log.exception(request_id, "POST", PATH)
+            watcher.done()
+        self._sent_away.append((request_id, time.monotonic() - started))
 
     def _answer(self) -> None:
         told, self._told = self._told, []
@@ -116,8 +195,8 @@ class Exchange:
             route.log.exception(asked.request_id, "POST", PATH)
             refusal = INTERNAL
         if refusal is not None:
+            self._all.take_unread(self._protocol, asked.headers.length)
             self._answer(refusal)
-            self._take_unread()
         elif route.takes(asked):
             asked.headers.is_read = True
             self._receive(self._on_body, route.body_timeout_s)
@@ -194,16 +273,3 @@ class Exchange:
         except Exception:
             self._all.route.log.exception(self._asked.request_id, "POST", PATH)
             self._watcher.done()  # Closes what is half sent, or answers 500 without a body.
-
-    def _take_unread(self) -> None:
-        """Take the body of a request that has been answered off the wire, see `take_unread`."""
-        if 0 < self._asked.headers.length <= LARGE_BODY_BYTES_MAX:
-            self._receive(self._on_unread, UNREAD_S_MAX)
-
-    def _on_unread(self, future: Future) -> None:
-        until = self._arrived()
-        if future.cancelled():
-            return
-        left_bytes = self._asked.headers.length - len(future.result().get("body", b""))
-        if left_bytes > 0 and until > time.monotonic():
-            self._all.tasks.start(take_unread(self._protocol.receive, left_bytes))

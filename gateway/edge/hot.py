@@ -6,7 +6,7 @@ The twin in `gateway.api.orders` documents the route and is the reference that t
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
 
@@ -16,7 +16,7 @@ from gateway.admission import Admission, Request
 from gateway.clock import Clock
 from gateway.domain.access import Client
 from gateway.domain.keys import parse_key
-from gateway.domain.outcomes import Outcome, Promise, Refusal
+from gateway.domain.outcomes import OVERLOADED, Outcome, Promise, Refusal
 from gateway.edge.answers import Answer, answer, new_request_id
 from gateway.edge.requests import (
     LARGE_BODY_BYTES_MAX,
@@ -118,11 +118,17 @@ class OrderRoute:
         client = asked.client = self._access.find(headers.authorization, self._clock.now_s())
         if client is None:
             return self._access.refusal()
+        if self._admission.is_crowded():  # To refuse must cost little.
+            return OVERLOADED
         allowance = asked.allowance = self._rates.of(client)
         limited = allowance.refusal() if allowance is not None else None
         if limited is not None:
             return limited
         return _form_refused(asked) if client.may("orders:write") else SCOPE_MISSING
+
+    def is_crowded(self) -> bool:
+        """Whether so many wait to be committed that one more would wait too long. May be asked by any thread."""
+        return self._admission.is_crowded()
 
     def takes(self, asked: Asked) -> bool:
         """Whether the body is announced, and neither empty nor too large."""
@@ -161,6 +167,17 @@ class OrderRoute:
             attributes = _attributes(asked.request_id, outcome, given.status)
             self._tracer.answered(asked.trace, attributes, failed=given.status >= 500)
         return given
+
+    def note_crowd(self, sent_away: Sequence[tuple[str, float]]) -> None:
+        """Count those who have been told that there is a crowd, by the ids of their requests and the seconds that it
+        took, and make lines where they are wanted.
+        """
+        code, status = OVERLOADED.code, OVERLOADED.status
+        self.log.count(PATH, status, len(sent_away))
+        self._counters.refused[code] += len(sent_away)
+        for request_id, seconds in sent_away:
+            if self.log.wants(request_id, status, code):
+                self.log.write(request_id, "POST", PATH, status, code, None, seconds, None)
 
     def _bytes_max(self, asked: Asked) -> int:
         """Of the body; who names prices may send larger ones, if they have items enough."""

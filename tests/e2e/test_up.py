@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
@@ -94,16 +95,26 @@ def test_up_killed_gateway_comes_back(local: Local) -> None:
     local.order("POT-001")
 
 
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """It goes, also when the test fails: leaving a Popen waits for the process."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def test_up_in_the_foreground_stops_cleanly_on_ctrl_c(tmp_path: Path) -> None:
     system = Local(tmp_path)
     command = [*COMMAND, "up", "--port", "0", "--workers", "3", "--no-demo", "--data", str(system.folder.path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, ended(process):
         assert process.stdout
         assert any("Floodgate is ready." in line for line in process.stdout)
         pids = system.processes()
         assert len(process_table.members(system.status()["pids"]["serve"])) == 1 + 3
         process.send_signal(signal.SIGINT)
         said = process.stdout.read()
+        process.wait()
     assert process.returncode == 0
     assert "All is stopped." in said
     assert not pids & {entry.pid for entry in process_table.entries()}

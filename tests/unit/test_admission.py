@@ -233,6 +233,7 @@ async def test_admission_that_takes_no_orders_is_ledger_away(road: Road, state: 
     refusal = road.admission.try_admit(Request(SHOP, b"k", body()), Promise())
     assert isinstance(refusal, Refusal)
     assert refusal.code == "ledger_away"
+    assert not road.admission.is_crowded()
 
 
 async def test_admission_with_a_full_queue_is_overloaded_and_takes_nothing() -> None:
@@ -243,6 +244,7 @@ async def test_admission_with_a_full_queue_is_overloaded_and_takes_nothing() -> 
         second = road.send("k-2")
         await turns()
         assert refused(await road.place("k-3")) == "overloaded"
+        assert road.admission.is_crowded()
         assert road.promised() == 2
         road.ledger.held.set()
         accepted(await first)

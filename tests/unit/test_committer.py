@@ -488,3 +488,35 @@ async def test_committer_fenced_order_is_committed_while_the_queue_drains() -> N
     await road.committer.run()
     accepted(await placing)
     await road.close()
+
+
+class Watch:
+    """The clock that does not step, which goes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+async def test_committer_tells_the_queue_how_long_orders_took_without_its_rests(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, told = Watch(), list[tuple[int, float]]()
+    monkeypatch.setattr(room, "time", watch)
+    monkeypatch.setattr(road.queue, "committed", lambda orders, seconds: told.append((orders, seconds)))
+    watch.now += 3600  # Nobody wants anything.
+    road.ledger.held.clear()
+    first = road.send("k-1")
+    await turns()
+    second = road.send("k-2")
+    await turns()
+    watch.now += 2
+    road.ledger.held.set()
+    accepted(await first)
+    accepted(await second)
+    assert told == [(1, 2.0), (1, 0.0)]
+    watch.now += 3600
+    accepted(await road.send("k-3"))
+    assert told[2:] == [(1, 0.0)]

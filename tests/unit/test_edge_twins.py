@@ -83,6 +83,16 @@ async def test_twins_for_a_request_answer_the_same(request_: dict[str, Any]) -> 
     assert hot == direct == twin
 
 
+async def test_twins_in_a_crowd_answer_the_same_and_hand_nothing_to_admission() -> None:
+    placing = Placing()
+    placing.crowded = True
+    replies = await answers(placing, headers=KEY, stalled=True)
+    hot, direct, twin = map(comparable, replies)
+    assert hot == direct == twin
+    assert [reply.code for reply in replies] == ["overloaded"] * 3
+    assert placing.requests == []
+
+
 async def test_twins_hand_the_same_request_to_admission() -> None:
     placing = Placing()
     placing.outcome = OUTCOMES["accepted"]

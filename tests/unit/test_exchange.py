@@ -6,10 +6,12 @@ import time
 import weakref
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 
 from gateway.domain.outcomes import Accepted, Outcome, Promise
+from gateway.edge import exchange as room
 from gateway.edge.requests import DRAINED_BYTES_MAX, Message
 from tests.api import TOKEN, Placing, services
 from tests.direct import DirectEdge, Watcher
@@ -55,17 +57,18 @@ class World:
         self.admission = Open()
         self.admission.outcome = outcome
         parts = services(admission=self.admission)
+        self.refused = parts.counters.refused
         self.edge = DirectEdge(parts.route, parts.show)
         self.client = Client()
 
     async def ask(self, length: int | None = len(BODY), token: str = TOKEN) -> Watcher:
-        headers = [(b"authorization", b"Bearer " + token.encode()), (b"content-type", b"application/json")]
-        headers.append((b"idempotency-key", b"k-1"))
-        if length is not None:
-            headers.append((b"content-length", str(length).encode()))
-        watcher = self.edge.open({"headers": headers}, self.client.receive)
+        watcher = self.edge.open(scope_of(length, token), self.client.receive)
         await turns()
         return watcher
+
+    def prepare(self) -> Watcher:
+        """A request that nobody has been handed."""
+        return Watcher(scope_of(len(BODY), TOKEN), self.client.receive)
 
     async def send(self, *pieces: bytes) -> None:
         for piece in pieces:
@@ -75,6 +78,14 @@ class World:
     async def expire(self, after_s: float = LATE_S) -> None:
         self.edge.exchanges.expire(time.monotonic() + after_s)
         await turns()
+
+
+def scope_of(length: int | None, token: str) -> dict[str, Any]:
+    headers = [(b"authorization", b"Bearer " + token.encode()), (b"content-type", b"application/json")]
+    headers.append((b"idempotency-key", b"k-1"))
+    if length is not None:
+        headers.append((b"content-length", str(length).encode()))
+    return {"headers": headers}
 
 
 def answer_of(watcher: Watcher) -> tuple[int, bytes]:
@@ -131,7 +142,10 @@ async def test_exchange_refuses_before_the_body_comes_and_takes_it_off_the_wire(
     world = World(ACCEPTED)
     watcher = await world.ask(token="fg_unknown")
     assert status_of(watcher) == 401
-    await world.send(BODY[:10], BODY[10:])
+    await world.send(BODY[:10])
+    await world.expire(0.0)
+    await world.send(BODY[10:])
+    assert len(watcher.proto.asked) > 1
     assert all(asked.done() for asked in watcher.proto.asked)
     assert world.admission.requests == []
 
@@ -142,6 +156,52 @@ async def test_exchange_does_not_wait_for_ever_for_a_body_that_it_throws_away() 
     await world.expire()
     assert [asked.cancelled() for asked in watcher.proto.asked] == [True]
     assert status_of(watcher) == 401
+
+
+async def test_exchange_sends_a_crowd_away_before_the_loop_hears_of_it() -> None:
+    world = World(ACCEPTED)
+    world.admission.crowded = True
+    watcher = await world.ask(token="fg_unknown")
+    status, document = answer_of(watcher)
+    assert (status, msgspec.json.decode(document)["code"]) == (503, "overloaded")
+    await world.send(BODY)
+    assert [asked.done() for asked in watcher.proto.asked] == [True]
+    world.admission.crowded = False
+    again = await world.ask()
+    await world.send(BODY)
+    assert status_of(again) == 201
+
+
+async def test_exchange_counts_and_logs_who_was_sent_away() -> None:
+    world = World(ACCEPTED)
+    world.admission.crowded = True
+    watchers = [await world.ask() for _ in range(3)]
+    with structlog.testing.capture_logs() as lines:
+        await world.expire(0.0)
+    assert world.refused == {"overloaded": 3}
+    told = {msgspec.json.decode(answer_of(watcher)[1])["request_id"] for watcher in watchers}
+    assert {line["request_id"] for line in lines} == told
+
+
+async def test_exchange_that_cannot_send_a_crowd_away_lets_the_server_end_the_request() -> None:
+    world = World(ACCEPTED)
+    world.admission.crowded = True
+    with structlog.testing.capture_logs():
+        watcher = world.prepare()
+        watcher.proto.broken = True
+        assert not world.edge.exchanges.admits(watcher)
+    assert watcher.is_done
+
+
+async def test_exchanges_hand_nothing_to_a_loop_that_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(ACCEPTED)
+    first, second, third = [world.prepare() for _ in range(3)]
+    assert world.edge.exchanges.admits(first)
+    monkeypatch.setattr(room, "COMING_S_MAX", -1.0)  # As if the first one had waited for too long.
+    assert not world.edge.exchanges.admits(second)
+    assert status_of(second) == 503
+    world.edge.exchanges.open(first)
+    assert world.edge.exchanges.admits(third)
 
 
 async def test_exchange_joins_a_body_in_pieces() -> None:
