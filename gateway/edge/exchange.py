@@ -34,8 +34,10 @@ from gateway.edge.show import ROUTE, ShowRoute
 from gateway.tasks import Tasks
 
 LOOK_S = 0.1  # how often somebody looks for bodies that do not come
-# How long a request may have waited for the loop to come to it. A loop that is behind by more answers everybody late.
+# A loop that has not come to a request for so long, while so many wait for it, answers everybody late. Fewer are no
+# crowd: the loop may have done something that takes a moment.
 COMING_S_MAX = 0.05
+COMING_MIN = 256
 
 # Granian's CallbackWatcherHTTP, ASGIHTTPProtocol and PyFutureAwaitable, of which only what is called here is known.
 Watcher = Any
@@ -145,8 +147,8 @@ class Exchanges:
 
     def _is_behind(self, now: float) -> bool:
         try:
-            return now - self._coming[0] > COMING_S_MAX
-        except IndexError:  # The loop may come to the last one at any moment.
+            return len(self._coming) >= COMING_MIN and now - self._coming[0] > COMING_S_MAX
+        except IndexError:  # The loop has come to all of them between the two looks.
             return False
 
     def _send_away(self, watcher: Watcher, started: float) -> None:

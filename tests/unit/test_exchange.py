@@ -193,15 +193,18 @@ async def test_exchange_that_cannot_send_a_crowd_away_lets_the_server_end_the_re
     assert watcher.is_done
 
 
-async def test_exchanges_hand_nothing_to_a_loop_that_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_exchanges_hand_no_more_to_a_loop_that_is_behind_with_many(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(ACCEPTED)
-    first, second, third = [world.prepare() for _ in range(3)]
-    assert world.edge.exchanges.admits(first)
+    watchers = [world.prepare() for _ in range(room.COMING_MIN)]
+    assert all(map(world.edge.exchanges.admits, watchers))
+    assert world.edge.exchanges.admits(world.prepare()), "it is not behind"
     monkeypatch.setattr(room, "COMING_S_MAX", -1.0)  # As if the first one had waited for too long.
-    assert not world.edge.exchanges.admits(second)
-    assert status_of(second) == 503
-    world.edge.exchanges.open(first)
-    assert world.edge.exchanges.admits(third)
+    late = world.prepare()
+    assert not world.edge.exchanges.admits(late)
+    assert status_of(late) == 503
+    for watcher in watchers[:2]:
+        world.edge.exchanges.open(watcher)
+    assert world.edge.exchanges.admits(world.prepare()), "the others are no crowd"
 
 
 async def test_exchange_joins_a_body_in_pieces() -> None:
