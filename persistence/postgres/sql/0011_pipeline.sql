@@ -32,7 +32,10 @@ begin
             on conflict (sku, customer) do update set taken = b.taken + excluded.taken;
     end if;
 
-    -- The leases are found first and then walked in the order of the demand, so they are locked in order without a pass of its own.
+    -- A pass of its own: the UPDATE by itself walks the leases in the order of the demand or not, as the planner likes, and batches then deadlock.
+    if cardinality(d_lease) > 1 then
+        perform 1 from stock_lease l where l.lease_id = any(d_lease) order by l.lease_id for no key update;
+    end if;
     update stock_lease l set used = l.used + d.units, state = case when l.used + d.units = l.units then 'closed' else 'active' end
         from unnest(d_lease, d_units) d(lease, units)
         where l.lease_id = d.lease and l.lease_id = any(d_lease) and case l.state when 'active' then l.used + d.units <= l.units else false end;
