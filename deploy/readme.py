@@ -25,8 +25,9 @@ REFERENCE = ROOT / "deploy" / "reference.md"
 MEASURING = ROOT / "deploy" / "operations" / "measuring.md"
 PICTURES = ROOT / "deploy" / "pictures"
 BENCH = PICTURES / "bench.json"
+SCALE = PICTURES / "scale.json"
 GROWTH = PICTURES / "growth.json"
-RECORDS = (BENCH, GROWTH)
+RECORDS = (BENCH, SCALE, GROWTH)
 EXAMPLE = ROOT / "deploy" / "examples" / "floodgate.toml"
 
 
@@ -88,7 +89,7 @@ def bench() -> str:
 
 def scale() -> str:
     """What growth cost when it was measured last."""
-    return markdown(GROWTH)
+    return "\n\n".join(markdown(record) for record in (GROWTH, SCALE))
 
 
 def headline() -> str:
