@@ -197,8 +197,8 @@ class Exchange:
             route.log.exception(asked.request_id, "POST", PATH)
             refusal = INTERNAL
         if refusal is not None:
-            self._all.take_unread(self._protocol, asked.headers.length)
             self._answer(refusal)
+            self._all.take_unread(self._protocol, asked.headers.length)
         elif route.takes(asked):
             asked.headers.is_read = True
             self._receive(self._on_body, route.body_timeout_s)
