@@ -23,6 +23,7 @@ from gateway.domain.access import Client, token_hash
 from gateway.domain.keys import Hasher, parse_key
 from gateway.domain.outcomes import Promise
 from gateway.domain.personal import Vault
+from gateway.journaling import Journaling
 from gateway.leases import Leases
 from gateway.live import Live
 from gateway.lookup import KeyLookup
@@ -104,7 +105,8 @@ class CorePass:
         catalogue.revision = 0
         for product in products.values():
             catalogue.put(product)
-        leases = self._leases = Leases(session, self._clock, Live(settings), Bell(session, None), Counters())
+        live, counters = Live(settings), Counters()
+        leases = self._leases = Leases(session, self._clock, live, Bell(session, None), counters)
         for sku in products:
             leases.till.add(sku, ids.new_id(NOW_MS), UNITS)
         sales = Sales(session, self._clock, catalogue, leases)
@@ -121,5 +123,6 @@ class CorePass:
             self._hasher,
             tasks,
             sales,
+            Journaling(settings.journal, live, self._clock, counters),
         )
         self._admission.open = True

@@ -16,7 +16,7 @@ import msgspec
 from bench.report.files import markdown, summary
 from core_ext.codes import FAULTS, PROBLEMS
 from gateway.domain.access import SCOPES
-from gateway.settings import LIVE, RULES, SECTIONS
+from gateway.settings import LIVE, RULES, SECTIONS, is_live
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -67,11 +67,21 @@ def example() -> str:
     for field in _fields():
         section, _, name = field.key.partition(".")
         if section != previous:
-            lines += ["", f"[{section}]" + ("  # live" if section in LIVE else "")]
+            lines += [
+                "",
+                f"[{section}]" + ("  # live" if LIVE.get(section) == SECTIONS[section].__struct_fields__ else ""),
+            ]
             previous = section
         lines.append(f"# {field.text}")
-        lines += _example_rule(field.key) if field.key in RULES else [f"# {name} = {json.dumps(field.default)}"]
+        lines += _example_rule(field.key) if field.key in RULES else [_example_line(name, field)]
     return "\n".join(lines) + "\n"
+
+
+def _example_line(name: str, field: "Field") -> str:
+    """One setting; a live one in a section of which others are not says so."""
+    section, _, _ = field.key.partition(".")
+    partly = is_live(field.key) and LIVE[section] != SECTIONS[section].__struct_fields__
+    return f"# {name} = {json.dumps(field.default)}" + ("  # live" if partly else "")
 
 
 def _example_rule(key: str) -> list[str]:
@@ -136,11 +146,11 @@ class Field(NamedTuple):
 
 def _fields() -> Iterator[Field]:
     for section, kind in SECTIONS.items():
-        yield from _documented(section, kind, "live" if section in LIVE else "start")
+        yield from _documented(section, kind)
 
 
 def _rule_fields(key: str) -> Iterator[Field]:
-    return _documented(key, RULES[key], "live")
+    return _documented(key, RULES[key])
 
 
 def _fields_with_rules() -> Iterator[Field]:
@@ -150,13 +160,15 @@ def _fields_with_rules() -> Iterator[Field]:
             yield from _rule_fields(field.key)
 
 
-def _documented(prefix: str, kind: type[msgspec.Struct], applies: str) -> Iterator[Field]:
+def _documented(prefix: str, kind: type[msgspec.Struct]) -> Iterator[Field]:
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in msgspec.structs.fields(kind):
         meta = next(one for one in typing.get_args(hints[field.name]) if isinstance(one, msgspec.Meta))
         assert meta.description, f"{prefix}.{field.name} is not documented"
         example = meta.examples[0] if meta.examples else None
-        yield Field(f"{prefix}.{field.name}", field.default, applies, meta.description, example)
+        key = f"{prefix}.{field.name}"
+        applies = "live" if prefix in RULES or is_live(key) else "start"
+        yield Field(key, field.default, applies, meta.description, example)
 
 
 def _shown(default: object) -> str:

@@ -20,10 +20,11 @@ from gateway.catalogue import Catalogue
 from gateway.clock import Clock
 from gateway.domain.access import Client
 from gateway.domain.keys import Hasher
-from gateway.domain.outcomes import LEDGER_AWAY, OVERLOADED, Accepted, Outcome, Promise, Refusal
+from gateway.domain.outcomes import LEDGER_AWAY, OVERLOADED, RECEIPT, Accepted, Outcome, Promise, Refusal
 from gateway.domain.personal import Vault
 from gateway.domain.sales import Sale, not_in_sale
 from gateway.domain.stock_keys import stock_key
+from gateway.journaling import Journaling
 from gateway.leases import Leases
 from gateway.lookup import KeyLookup, LookupFailedError, OverloadedError
 from gateway.orders import OrderBook, body_of
@@ -106,6 +107,7 @@ class Admission:
         hasher: Hasher,
         tasks: Tasks,
         sales: Sales,
+        journaling: Journaling,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -117,10 +119,12 @@ class Admission:
         self._hasher = hasher
         self._tasks = tasks
         self._sales = sales
+        self._journaling = journaling
         self._source = f"/floodgate/{settings.installation.name}"
         self._in_flight: dict[bytes, InFlight] = {}
         self.lookup = lookup
         self.open = False  # whether the ledger takes orders, as the committer last saw it
+        self.open_since_s = 0.0  # on PostgreSQL's clock
         self.draining = False
         self.event_bytes_max = 1 << 20
 
@@ -130,7 +134,12 @@ class Admission:
 
     def is_crowded(self) -> bool:
         """Whether one more order would have to wait too long. Reads a few numbers, so that any thread may ask."""
-        return self.open and not self.draining and self._queue.is_full
+        return self.takes_orders and not self.draining and self._queue.is_full
+
+    @property
+    def takes_orders(self) -> bool:
+        """Whether orders have somewhere to go: the ledger, or the journal while it is away."""
+        return self.open or self._journaling.usable
 
     async def place(self, request: Request) -> Outcome:
         """Answer a request for an order. The order goes on when the caller is cancelled: its buyer may ask again with
@@ -144,6 +153,10 @@ class Admission:
             request.trace.placed_s = self._clock.now_s()
         request.key_hash = self._hasher.key_hash(request.client.client_id, request.key)
         request.fingerprint = self._hasher.fingerprint(request.body)
+        if (kept := self._journaling.receipts.get(request.key_hash)) is not None:
+            known = Promise()
+            known.set_result(RECEIPT if kept == request.fingerprint else Refusal("key_reused"))
+            return known
         first = self._in_flight.get(request.key_hash)
         if first is not None:
             outcome = Promise()
@@ -169,7 +182,7 @@ class Admission:
     def try_admit(self, request: Request, outcome: Promise) -> Refusal | Waiting | None:
         """Admit an order into the queue (None: `outcome` will tell), or say why not, or what it waits for."""
         if self.draining or not (self.open and self._clock.known and self._catalogue.loaded and self._sales.loaded):
-            return LEDGER_AWAY
+            return self._try_admit_away(request, outcome)
         # Whether there is room is asked before the order is read: to refuse must cost little.
         draft = self._draft(request) if self._queue.room(self._clock.now_s()) else OVERLOADED
         if isinstance(draft, Refusal):
@@ -186,6 +199,23 @@ class Admission:
             return _sold_out(draft.order_in, short)
         parked = self._leases.park(demand)
         return OVERLOADED if parked is None else Waiting(draft, parked)
+
+    def _try_admit_away(self, request: Request, outcome: Promise) -> Refusal | None:
+        """Admit an order for the journal, out of the units in hand. Who would have to be refused for a reason that only
+        the ledger can confirm, or who may hold only so many units, has to come again.
+        """
+        loaded = self._catalogue.loaded and self._sales.loaded
+        if self.open or self.draining or not (loaded and self._journaling.usable and self._clock.was_known):
+            return LEDGER_AWAY
+        if not self._queue.room(self._clock.now_s()):
+            return OVERLOADED
+        draft = self._draft(request)
+        if isinstance(draft, Refusal):
+            return LEDGER_AWAY if draft.code in MAY_HAVE_CHANGED else draft
+        demand = draft.priced.demand
+        if draft.priced.limits or (parts := self._leases.try_reserve(demand) if demand else []) is None:
+            return LEDGER_AWAY
+        return self._enqueue(draft, parts, outcome)
 
     def readmit(self, pending: Pending) -> None:
         """Give an order other parts of leases than those that the ledger has refused, and queue it again. One whose

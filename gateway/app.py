@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 
@@ -25,6 +26,7 @@ from gateway.clock import Clock
 from gateway.committer import Committer
 from gateway.domain.keys import Hasher
 from gateway.domain.personal import Vault, VaultError, parse_master_keys
+from gateway.draining import Drainer
 from gateway.edge.bulk import BulkRoom
 from gateway.edge.hot import Edge, OrderRoute
 from gateway.edge.requests import Receive, Scope, Send
@@ -32,6 +34,7 @@ from gateway.edge.show import ShowRoute
 from gateway.following import Following, Topic
 from gateway.footprint import Footprint
 from gateway.heart import Heart
+from gateway.journaling import Journaling
 from gateway.leases import Leases
 from gateway.live import Live
 from gateway.log_lines import STANDARD_ERROR
@@ -140,6 +143,7 @@ class Worker:
         self._leasing = tasks.loop("leases", services.leases.run)
         self._committing = tasks.loop("committer", committer.run)
         tasks.loop("watch", committer.watch)
+        self._draining = tasks.loop("drain", services.drainer.run)
         self._publishing = tasks.loop("publisher", services.publisher.run)
         tasks.loop("numbers", self._publish_numbers)
         tasks.loop("footprint", services.footprint.run)
@@ -166,17 +170,19 @@ class Worker:
         bell = Bell(sessions["bell"], mirror)
         leases = Leases(sessions["stock"], clock, live, bell, counters)
         sales = Sales(sessions["follow"], clock, catalogue, leases)
+        journaling = Journaling(settings.journal, live, clock, counters)
+        leases.pins = journaling.pins
+        keys = KeyLookup(book.keys)
         admission = Admission(
-            settings, clock, catalogue, leases, queue, book, KeyLookup(book.keys), vault, hasher, tasks, sales
+            settings, clock, catalogue, leases, queue, book, keys, vault, hasher, tasks, sales, journaling
         )
         stream = Stream(settings.nats.url, "floodgate-gateway", settings.nats.ack_timeout_ms / 1000)
         tracer = open_tracer(settings, clock, leases.owner)
         publisher = Publisher(stream, pool, counters, tracer)
         stream_watch = StreamWatch(stream, settings.nats)
-        committer = _committer(
-            settings, sessions["control"], queue, leases, admission, publisher, clock, tasks, counters, tracer
-        )
-        heart = Heart(sessions["control"], clock, leases, settings.owner.heartbeat_ms / 1000)
+        road = _Road(settings, sessions["control"], leases, admission, clock, counters, journaling)
+        committer = road.committer(queue, publisher, tasks, tracer)
+        heart = Heart(sessions["control"], clock, leases, settings.owner.heartbeat_ms / 1000, journaling)
         services = Services(
             settings=settings,
             clock=clock,
@@ -202,6 +208,8 @@ class Worker:
             stream_watch=stream_watch,
             publisher=publisher,
             heart=heart,
+            journaling=journaling,
+            drainer=road.drainer(),
             following=_following(sessions["follow"], access, live, catalogue, sales, bell),
             footprint=footprint,
             tracer=tracer,
@@ -209,9 +217,8 @@ class Worker:
             exporter=Exporter(counters, place),
         )
         services.exporter.attach(_readers(services))
-        log.info(
-            "worker_started", core=IMPLEMENTATION, owner=leases.owner, sealing=vault.sealer.way, stream_way=stream.way
-        )
+        ways = {"sealing": vault.sealer.way, "stream_way": stream.way}
+        log.info("worker_started", core=IMPLEMENTATION, owner=leases.owner, **ways)
         return cls(services, tasks, committer, sessions)
 
     async def stop(self) -> None:
@@ -241,16 +248,24 @@ class Worker:
 
     async def _leave(self) -> None:
         """Give all units back, before anything else is waited for: buyers of other workers want them. A commit that
-        has not come to its end by now is fenced.
+        has not come to its end by now is fenced. While the journal has orders, or the ledger does not hear, units and
+        journal stay for whoever adopts it.
         """
+        leases, journaling = self.services.leases, self.services.journaling
         self._beating.cancel()  # It would find its owner gone, and come back as another one.
+        self._draining.cancel()
+        await asyncio.wait([self._draining], timeout=1.0)
+        left = not journaling.is_empty
         try:
-            units = await control.leave(
-                self._sessions["control"], self.services.leases.owner, self.services.leases.home
-            )
-            log.info("leases_given_back", units=units)
+            if left:
+                log.warning("journal_left", orders=journaling.left)
+            else:
+                units = await control.leave(self._sessions["control"], leases.owner, leases.home)
+                log.info("leases_given_back", units=units)
         except LedgerUnavailableError as error:
-            log.warning("leases_left_to_the_steward", error=str(error))
+            left = True
+            log.warning("leases_left_to_others", error=str(error))
+        await journaling.close(remove=not left)
 
     async def _publish_numbers(self) -> None:
         """Tell the other workers of this host what this one counts, and the supervisor whether it takes orders."""
@@ -274,31 +289,47 @@ class Worker:
             return
 
 
-def _committer(
-    settings: Settings,
-    session: Session,
-    queue: BatchQueue,
-    leases: Leases,
-    admission: Admission,
-    publisher: Publisher,
-    clock: Clock,
-    tasks: Tasks,
-    counters: Counters,
-    tracer: Tracer | None,
-) -> Committer:
-    return Committer(
-        lambda owner: Ledger(settings.postgres.url, owner, settings.postgres.command_timeout_ms / 1000),
-        session,
-        queue,
-        leases,
-        admission,
-        publisher,
-        clock,
-        tasks,
-        counters,
-        settings.orders.reply_ms_max / 1000,
-        tracer,
-    )
+class _Road(NamedTuple):
+    """What brings orders to the ledger has these parts in common."""
+
+    settings: Settings
+    session: Session
+    leases: Leases
+    admission: Admission
+    clock: Clock
+    counters: Counters
+    journaling: Journaling
+
+    def ledger(self, owner: str) -> Ledger:
+        return Ledger(self.settings.postgres.url, owner, self.settings.postgres.command_timeout_ms / 1000)
+
+    def committer(self, queue: BatchQueue, publisher: Publisher, tasks: Tasks, tracer: Tracer | None) -> Committer:
+        return Committer(
+            self.ledger,
+            self.session,
+            queue,
+            self.leases,
+            self.admission,
+            publisher,
+            self.clock,
+            tasks,
+            self.counters,
+            self.settings.orders.reply_ms_max / 1000,
+            self.journaling,
+            tracer,
+        )
+
+    def drainer(self) -> Drainer:
+        return Drainer(
+            self.journaling,
+            self.ledger,
+            self.session,
+            self.leases,
+            self.clock,
+            self.counters,
+            self.settings.retention.key_days,
+            lambda: self.admission.open,
+        )
 
 
 def _following(
@@ -321,6 +352,7 @@ def _readers(services: Services) -> dict[str, Callable[[], float]]:
     queue, leases, admission, publisher = services.queue, services.leases, services.admission, services.publisher
     clock, heart, bell, rates = services.clock, services.heart, services.bell, services.rates
     stream_watch, footprint, tracer = services.stream_watch, services.footprint, services.tracer
+    journaling = services.journaling
     return {
         "queue_orders": lambda: len(queue),
         "queue_bytes": lambda: queue.size,
@@ -336,6 +368,9 @@ def _readers(services: Services) -> dict[str, Callable[[], float]]:
         "bell_up": lambda: float(bell.listening),
         "rates_alone": lambda: float(rates.alone),
         "ledger_up": lambda: float(admission.open),
+        "journal_usable": lambda: float(journaling.usable or not journaling.wanted),
+        "journal_left": lambda: journaling.left,
+        "journal_bytes": lambda: journaling.size,
         "stream_up": lambda: float(stream_watch.connected),
         "log_lines_dropped": lambda: STANDARD_ERROR.dropped,
         "spans_exported": lambda: tracer.sink.exported if tracer else 0,

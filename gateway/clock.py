@@ -42,11 +42,14 @@ class Clock:
 
     @property
     def known(self) -> bool:
-        return (
-            self._base is not None
-            and abs(self.offset_s) <= OFFSET_MAX_S
-            and time.monotonic() - self._set_at <= AGE_MAX_S
-        )
+        return self.was_known and time.monotonic() - self._set_at <= AGE_MAX_S
+
+    @property
+    def was_known(self) -> bool:
+        """Whether it has been known, however long ago: it goes on by itself, later than PostgreSQL's by what the drift
+        may be, and never ahead.
+        """
+        return self._base is not None and abs(self.offset_s) <= OFFSET_MAX_S
 
     def now_s(self) -> float:
         if self._base is None:

@@ -2,14 +2,16 @@
 so no buyer's connection can end a commit.
 
 It promises that every batch ends in knowledge: an ambiguous one is resolved by its outcome in the ledger before
-anything else is done with its orders. A buyer who has waited too long is told to come back; his order is then settled
-without him.
+anything else is done with its orders, or goes to the journal whole, whose records are told apart from what the ledger
+has by their ids. While the ledger is away batches go to the journal, if there is one. A buyer who has waited too long
+is told to come back; his order is then settled without him.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -17,7 +19,8 @@ from core_ext import ids
 from gateway.admission import Admission
 from gateway.batch import BatchQueue, Pending
 from gateway.clock import Clock
-from gateway.domain.outcomes import Accepted, Refusal
+from gateway.domain.outcomes import RECEIPT, Accepted, Refusal
+from gateway.journaling import Journaling
 from gateway.leases import Leases
 from gateway.limits import limit_reached
 from gateway.metrics import Counters
@@ -25,6 +28,7 @@ from gateway.publisher import Publisher
 from gateway.tasks import Tasks
 from gateway.tracing import Trace, Tracer
 from persistence.errors import LedgerUnavailableError, NotDurableError, PoisonError
+from persistence.journal import JournalError, JournalFullError
 from persistence.postgres import control, ledger
 from persistence.postgres.orders import StoredKey
 from persistence.postgres.session import Session
@@ -35,6 +39,17 @@ WATCHES = 10  # how often, within the longest wait of a buyer, somebody looks wh
 FENCED_TRIES = 3  # an order that finds its leases closed this often is told that the units may come back
 
 log = structlog.get_logger("committer")
+
+
+class AwayError(Exception):
+    """The ledger did not settle a batch in time, and the journal may have it. With `in_doubt` (the batch's id, and how
+    its commit ended) it may be in the ledger all the same.
+    """
+
+    def __init__(self, batch_id: bytes, in_doubt: ledger.AmbiguousError | None) -> None:
+        super().__init__("the ledger is away")
+        self.batch_id = batch_id
+        self.in_doubt = in_doubt
 
 
 class Committer:
@@ -52,6 +67,7 @@ class Committer:
         tasks: Tasks,
         counters: Counters,
         reply_s_max: float,
+        journaling: Journaling,
         tracer: Tracer | None = None,
     ) -> None:
         self._open_ledger = open_ledger
@@ -66,6 +82,8 @@ class Committer:
         self._tasks = tasks
         self._counters = counters
         self._reply_s_max = reply_s_max
+        self._journaling = journaling
+        self._probing = False
         self._tracer = tracer
         self._under_way: Sequence[Pending] = ()
         self._busy_since = math.inf  # the end of the commit before, on the clock that does not step; inf after a rest
@@ -74,9 +92,11 @@ class Committer:
         """Commit until the queue is closed and empty."""
         while True:
             if not self._admission.open and not self._queue.closed:
-                self._busy_since = math.inf
-                await self._reopen()
-                continue
+                self._ensure_probing()
+                if not self._journaling.usable:
+                    self._busy_since = math.inf
+                    await asyncio.sleep(RETRY_MIN_S)
+                    continue
             if not len(self._queue):
                 self._busy_since = math.inf
             batch = await self._queue.take()
@@ -85,7 +105,7 @@ class Committer:
             self._under_way = batch
             self._busy_since = min(self._busy_since, time.monotonic())
             try:
-                await self._commit(batch)
+                await (self._keep(batch) if self._goes_to_journal() else self._commit(batch))
             except BaseException as error:
                 self._abandon(batch, "ledger_away" if isinstance(error, asyncio.CancelledError) else "internal")
                 raise
@@ -112,16 +132,96 @@ class Committer:
             self._refuse(overdue, Refusal("ledger_away"))
 
     async def _reopen(self) -> None:
-        """Try the ledger until it can be used again; admission stays closed meanwhile."""
         try:
             await self._ledger_of_owner().ensure_open()
         except (LedgerUnavailableError, NotDurableError) as error:
             log.warning("ledger_away", error=str(error))
             await asyncio.sleep(RETRY_MAX_S)
             return
-        self._admission.open = self._clock.known
+        self._set_open(is_open=self._clock.known)
         if not self._admission.open:
             await asyncio.sleep(RETRY_MIN_S)
+
+    def _set_open(self, *, is_open: bool) -> None:
+        if is_open and not self._admission.open:
+            self._admission.open_since_s = self._clock.now_s()
+        self._admission.open = is_open
+        self._leases.away = not is_open
+        if not is_open:
+            self._ensure_probing()
+
+    def _goes_to_journal(self) -> bool:
+        return not self._admission.open and self._journaling.usable
+
+    def _ensure_probing(self) -> None:
+        """Somebody tries the ledger as long as it is away, whether orders come or not: without it no stock does."""
+        if not self._probing and not self._queue.closed:
+            self._probing = True
+            self._tasks.start(self._probe())
+
+    async def _probe(self) -> None:
+        """Try the ledger until it is back; admission stays closed meanwhile."""
+        try:
+            while not self._admission.open and not self._queue.closed:
+                await self._reopen()
+        finally:
+            self._probing = False
+
+    async def _keep(self, batch: Sequence[Pending], away: AwayError | None = None) -> None:
+        """The batch goes to the journal, and whoever waits gets a receipt. Units stay promised until the orders are
+        rows, or are known not to become any.
+        """
+        self._set_open(is_open=False)
+        kept = self._without_limits(batch, away)
+        started = time.monotonic()
+        try:
+            if kept:
+                await self._journaling.append(kept)
+        except JournalError as error:
+            await self._not_kept(kept, away, error)
+            return
+        self._busy_since = time.monotonic()
+        self._queue.committed(len(kept), self._busy_since - started)
+        for pending in kept:
+            pending.answer(RECEIPT)
+
+    def _without_limits(self, batch: Sequence[Pending], away: AwayError | None) -> Sequence[Pending]:
+        """The orders that no limit can turn away: only these may be promised. The buyers of the others come again."""
+        limited = [pending for pending in batch if pending.entry.limits]
+        if not limited:
+            return batch
+        if away is None or away.in_doubt is None:
+            self._refuse(limited, Refusal("ledger_away"))
+        else:
+            for pending in limited:
+                pending.answer(Refusal("ledger_away"))
+            self._tasks.start(self._find_out(limited, away.batch_id, away.in_doubt))
+        return [pending for pending in batch if not pending.entry.limits]
+
+    async def _find_out(self, orders: Sequence[Pending], batch_id: bytes, error: ledger.AmbiguousError) -> None:
+        """What became of orders in doubt whose buyers are gone; the relay sends the events of those that live."""
+        dead = {refusal.entry.key_hash for refusal in error.refusals}
+        committed = await self._resolve(batch_id, error)
+        for pending in orders:
+            if committed and pending.entry.key_hash not in dead:
+                self._leases.till.settle(pending.entry.parts)
+                self._counters.created(pending.lines, pending.units)
+            else:
+                self._leases.till.restore(pending.entry.parts)
+        self._leases.returned()
+
+    async def _not_kept(self, batch: Sequence[Pending], away: AwayError | None, error: JournalError) -> None:
+        """The journal was full and has nothing of the batch: what the ledger has not either is free again. Or nobody
+        knows what it has: then the worker leaves, and units that may be promised somewhere stay so to its end.
+        """
+        doubt = away.in_doubt if away is not None else None
+        if not isinstance(error, JournalFullError):
+            for pending in batch:
+                pending.answer(Refusal("ledger_away"))
+        elif away is not None and doubt is not None and await self._resolve(away.batch_id, doubt):
+            await self._settle(away.batch_id, batch, doubt.refusals)
+        else:
+            self._refuse(batch, Refusal("ledger_away"))
 
     async def _commit(self, batch: Sequence[Pending]) -> None:
         started = time.monotonic()
@@ -129,6 +229,9 @@ class Committer:
             known = await self._commit_until_known(batch, started + self._reply_s_max)
         except PoisonError as error:
             await self._isolate(batch, error)
+            return
+        except AwayError as error:
+            await self._keep(batch, error)
             return
         if known is None:
             self._refuse(batch, Refusal("ledger_away"))
@@ -149,35 +252,65 @@ class Committer:
         self, batch: Sequence[Pending], deadline: float
     ) -> tuple[bytes, list[ledger.Refusal]] | None:
         """The batch's id and the orders that do not live; None when the batch has not happened and nobody waits any
-        longer. Raises PoisonError.
+        longer. Raises PoisonError; with a journal, AwayError once the ledger has not done it within its patience.
         """
-        pause = RETRY_MIN_S
+        pause, started = RETRY_MIN_S, time.monotonic()
         while True:
             batch_id = ids.new_id(self._clock.now_ms())
             try:
-                return batch_id, await self._ledger_of_owner().commit(batch_id, [pending.entry for pending in batch])
+                async with self._patience(started, batch_id):
+                    return batch_id, await self._ledger_of_owner().commit(batch_id, [each.entry for each in batch])
             except ledger.AmbiguousError as error:
-                if await self._resolve(batch_id, error, len(batch)):
-                    return batch_id, error.refusals
+                log.warning("batch_ambiguous", batch_id=batch_id.hex(), orders=len(batch))
+                self._counters.ambiguous += 1
+                async with self._patience(started, batch_id, error):
+                    if await self._resolve_soon(batch_id, error):
+                        return batch_id, error.refusals
             except ledger.BatchFencedError:
                 log.warning("batch_id_exists")
             except (LedgerUnavailableError, NotDurableError) as error:
                 log.warning("batch_failed", orders=len(batch), error=str(error))
-                self._admission.open = False
-                if time.monotonic() >= deadline:
-                    return None
+                if not self._journaling.usable:
+                    self._set_open(is_open=False)
+                    if time.monotonic() >= deadline:
+                        return None
+                elif pause > RETRY_MIN_S:  # Once may be a deadlock, or a connection that broke.
+                    raise AwayError(batch_id, None) from error
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, RETRY_MAX_S)
 
-    async def _resolve(self, batch_id: bytes, error: ledger.AmbiguousError, orders: int) -> bool:
+    @asynccontextmanager
+    async def _patience(
+        self, started: float, batch_id: bytes, in_doubt: ledger.AmbiguousError | None = None
+    ) -> AsyncIterator[None]:
+        """No longer than the journal's patience, if there is one. What is cut off ends its connection, and is in
+        doubt: how it ended is the same as if COMMIT had not been answered.
+        """
+        if not self._journaling.usable:
+            yield
+            return
+        try:
+            async with asyncio.timeout(max(started + self._journaling.patience_s - time.monotonic(), 0.0)):
+                yield
+        except TimeoutError as error:
+            raise AwayError(batch_id, in_doubt or ledger.AmbiguousError(self._ledger.backend_pid, [])) from error
+
+    async def _resolve_soon(self, batch_id: bytes, error: ledger.AmbiguousError) -> bool:
+        """As `_resolve`; with a journal, raises AwayError rather than ask for long."""
+        if not self._journaling.usable:
+            return await self._resolve(batch_id, error)
+        try:
+            return await control.resolve(self._control, batch_id, error.backend_pid, self._owner)
+        except LedgerUnavailableError as unavailable:
+            raise AwayError(batch_id, error) from unavailable
+
+    async def _resolve(self, batch_id: bytes, error: ledger.AmbiguousError) -> bool:
         """Whether an ambiguous batch was committed. Asks until it knows, however long that takes."""
-        log.warning("batch_ambiguous", batch_id=batch_id.hex(), orders=orders)
-        self._counters.ambiguous += 1
         while True:
             try:
                 return await control.resolve(self._control, batch_id, error.backend_pid, self._owner)
             except LedgerUnavailableError:
-                self._admission.open = False
+                self._set_open(is_open=False)
                 await asyncio.sleep(RETRY_MAX_S)
 
     async def _settle(self, batch_id: bytes, batch: Sequence[Pending], refusals: list[ledger.Refusal]) -> None:

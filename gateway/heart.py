@@ -13,6 +13,7 @@ import structlog
 
 from gateway.clock import Clock
 from gateway.comparison import Comparison
+from gateway.journaling import Journaling
 from gateway.leases import Leases
 from persistence.errors import LedgerUnavailableError, OwnerNotAliveError
 from persistence.postgres import control
@@ -24,8 +25,11 @@ log = structlog.get_logger("heart")
 class Heart:
     """Beats until cancelled. The first beat registers the owner."""
 
-    def __init__(self, session: Session, clock: Clock, leases: Leases, heartbeat_s: float) -> None:
+    def __init__(
+        self, session: Session, clock: Clock, leases: Leases, heartbeat_s: float, journaling: Journaling
+    ) -> None:
         self._session = session
+        self._journaling = journaling
         self._clock = clock
         self._leases = leases
         self._comparison = Comparison(session, leases)
@@ -56,8 +60,10 @@ class Heart:
     async def _beat(self) -> None:
         # What was counted for a beat that the ledger does not hear is lost: it says how things are, and no more.
         pinch = self._leases.pinch.take(self._leases.parking.skus)
-        reading = await control.heartbeat(self._session, self._registered, pinch, self._heartbeat_s)
+        left = self._journaling.left
+        reading = await control.heartbeat(self._session, self._registered, pinch, self._heartbeat_s, left)
         self._clock.observe(*reading)
+        await self._tell_journal()
         await self._comparison.step()
         if await control.reap(self._session):
             log.warning("hung_committers_ended")
@@ -65,6 +71,21 @@ class Heart:
     async def _ensure_registered(self) -> None:
         if self._registered == self._leases.owner:
             return
-        owner = self._leases.owner
-        await control.register(self._session, owner, socket.gethostname(), os.getpid(), 0)
-        self._registered = owner
+        owner, journaling = self._leases.owner, self._journaling
+        journal = await journaling.ensure_open(owner) if journaling.wanted else None
+        await control.register(self._session, owner, socket.gethostname(), os.getpid(), 0, journal)
+        self._registered, journaling.named = owner, owner if journal else ""
+
+    async def _tell_journal(self) -> None:
+        """Name the journal once it is wanted, and no more when it is not and has nothing: then this owner is dead when
+        it is silent.
+        """
+        owner, journaling = self._registered, self._journaling
+        if journaling.wanted and journaling.named != owner:
+            if journal := await journaling.ensure_open(owner):
+                await control.name_journal(self._session, owner, journal)
+                journaling.named = owner
+        elif not journaling.wanted and journaling.named and journaling.is_empty:
+            journaling.named = ""  # First, so that nothing can be appended any more.
+            await control.name_journal(self._session, owner, None)
+            await journaling.close(remove=True)

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 from msgspec import Struct
@@ -79,6 +79,8 @@ class Leases:
         self._thirsty: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._closed = False
+        self.away = False  # the ledger is: nothing goes back, since nobody would know whether it has
+        self.pins: Callable[[bytes], bool] = lambda _: False  # leases that nobody may close
         bell.attach(self.heard)
 
     @property
@@ -180,6 +182,8 @@ class Leases:
         """Give every unsold and unpromised unit of a SKU back to the ledger. Raises LedgerUnavailableError; leases in
         doubt leave the till.
         """
+        if self.away:
+            raise LedgerUnavailableError("the ledger is away")
         gives = [stock.Give(lease, before, units) for lease, before, units in self.till.try_give(sku, 1 << 62)]
         if not gives:
             return
@@ -208,9 +212,13 @@ class Leases:
 
     def unknown(self, leases: Iterable[bytes]) -> list[bytes]:
         """Those that the till does not hold. One that is being asked for is none of them: it may be granted at any
-        moment.
+        moment. Nor is one of which the journal has units.
         """
-        return [lease for lease in leases if lease not in self._asked and not self.till.holds(lease)]
+        return [
+            lease
+            for lease in leases
+            if lease not in self._asked and not self.till.holds(lease) and not self.pins(lease)
+        ]
 
     async def close_unknown(self, active: Iterable[bytes]) -> None:
         """Close what the till does not hold of these leases of ours. The ledger has been asked whether they are active
@@ -225,7 +233,8 @@ class Leases:
     async def replace(self, leases: Sequence[bytes]) -> None:
         """Close leases from which the ledger refused to sell, so that their units can be taken again."""
         self.drop(leases)
-        await stock.close(self._session, self.home, self.owner, sorted(set(leases)))
+        closed = [lease for lease in sorted(set(leases)) if not self.pins(lease)]
+        await stock.close(self._session, self.home, self.owner, closed)
 
     async def _pause(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):

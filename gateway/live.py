@@ -14,10 +14,23 @@ import msgspec
 import structlog
 
 from gateway.domain.rules import Rules
-from gateway.settings import LIVE, RULES, Limits, RateRule, Settings, SettingsError, Stock, checked
+from gateway.settings import (
+    LIVE,
+    RULES,
+    Journal,
+    Limits,
+    RateRule,
+    Settings,
+    SettingsError,
+    Stock,
+    checked,
+    live_part,
+)
 from persistence.postgres import live_settings
 from persistence.postgres.connect import connect
 
+# Live sections of which only some settings are.
+PARTLY_LIVE = ("journal",)
 SEEDED_BY = "file"  # the actor of version 1
 
 log = structlog.get_logger("live")
@@ -81,8 +94,10 @@ class Live:
             self._told = self.limits
 
     def _take_over(self, settings: Settings) -> None:
+        self.part = live_part(settings)
         self.stock: Stock = settings.stock
         self.limits: Limits = settings.limits
+        self.journal_mode = settings.journal.mode
         self._shards = Rules([(rule.sku, rule.shards) for rule in self.stock.rule])
         self._limits = Rules([(rule.sku, rule.units) for rule in self.limits.rule])
         self._rates = Rules([(rule.client, at) for at, rule in enumerate(self.limits.rate)])
@@ -94,17 +109,22 @@ def read_document(document: str) -> Settings:
         sections = msgspec.json.decode(document, type=dict[str, dict[str, Any]])
     except msgspec.DecodeError as error:
         raise SettingsError(str(error)) from error
-    strange = sorted(sections.keys() - set(LIVE))
-    if strange:
-        raise SettingsError(f"{strange[0]} is no live section")
+    for section, part in sections.items():
+        if section not in LIVE:
+            raise SettingsError(f"{section} is no live section")
+        if section in PARTLY_LIVE and (strange := sorted(part.keys() - set(LIVE[section]))):
+            raise SettingsError(f"{section}.{strange[0]} is no live setting")
     return checked(sections)
 
 
 def document_of(settings: Settings) -> str:
     """The live sections as the ledger keeps them: whole, so that another release's defaults change nothing. Rules of
-    which there are none are left out: an older release that does not know their kind can apply the rest.
+    which there are none, and the journal's mode unless it is changed, are left out: an older release that does not know
+    them can apply the rest.
     """
-    sections = {section: msgspec.structs.asdict(getattr(settings, section)) for section in LIVE}
+    sections = live_part(settings)
+    if settings.journal.mode == Journal().mode:
+        del sections["journal"]
     for key in RULES:
         section, _, name = key.partition(".")
         if not sections[section][name]:
@@ -124,6 +144,6 @@ async def seed(settings: Settings) -> None:
         await live.load(connection)
     finally:
         await connection.close()
-    for section in LIVE:
-        if getattr(settings, section) != getattr(live, section):
+    for section, ours in live_part(settings).items():
+        if ours != live.part[section]:
             log.warning("live_settings_of_the_ledger_win", section=section, version=live.version)

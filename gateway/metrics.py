@@ -231,6 +231,37 @@ class Counters:
             "floodgate_order_seconds", "From an order's request to its answer, if it is in the ledger", COMMIT_SECONDS
         ),
     ]
+    receipts: Annotated[int, Total("floodgate_receipts", "Requests that were answered 202: the order is in a journal")]
+    journaled: Annotated[int, Total("floodgate_journal_orders", "Orders that were taken into a journal")]
+    journal_seconds: Annotated[
+        Histogram,
+        Distribution("floodgate_journal_append_seconds", "From orders to their being on the disk", COMMIT_SECONDS),
+    ]
+    journal_drained: Annotated[
+        int, Total("floodgate_journal_drained", "Orders of journals that have become rows of the ledger")
+    ]
+    journal_aliases: Annotated[
+        int, Total("floodgate_journal_aliases", "Orders of journals whose key another order had by then")
+    ]
+    journal_lost: Annotated[
+        int,
+        Total("floodgate_journal_units_lost", "Orders of journals that were cancelled because their units were gone"),
+    ]
+    journal_put_aside: Annotated[
+        int, Total("floodgate_journal_put_aside", "Records of journals that the ledger refuses, put into quarantine")
+    ]
+    journal_damages: Annotated[
+        int, Total("floodgate_journal_damages", "Stretches of adopted journals that could not be read")
+    ]
+    journals_adopted: Annotated[int, Total("floodgate_journals_adopted", "Journals of the dead that were taken over")]
+    journal_usable: Annotated[
+        float,
+        GaugeByWorker("floodgate_journal_usable", "0 while orders could not go to the journal that the settings want"),
+    ]
+    journal_left: Annotated[
+        float, GaugeByWorker("floodgate_journal_left", "Orders in the journal that are not rows yet")
+    ]
+    journal_bytes: Annotated[float, GaugeByWorker("floodgate_journal_bytes", "Size of the journal's file")]
     log_lines_dropped: Annotated[int, Total("floodgate_log_lines_dropped", "Lines that standard error did not take")]
     spans_exported: Annotated[int, Total("floodgate_trace_spans_exported", "Spans that the collector has taken")]
     spans_dropped: Annotated[int, Total("floodgate_trace_spans_dropped", "Spans that no collector got")]

@@ -2,6 +2,7 @@
 the same bytes as at first.
 """
 
+import datetime as dt
 from collections.abc import Sequence
 
 import asyncpg
@@ -13,7 +14,7 @@ from gateway.domain.personal import Vault
 from gateway.domain.recall import headers_of
 from persistence.errors import LedgerUnavailableError
 from persistence.nats.stream import Event
-from persistence.postgres import orders
+from persistence.postgres import journals, orders
 from persistence.postgres.connect import UNREACHABLE
 from persistence.postgres.orders import StoredKey, StoredOrder, to_ms
 from persistence.postgres.session import Session
@@ -135,6 +136,16 @@ class OrderBook:
         except UNREACHABLE as error:
             raise LedgerUnavailableError(f"PostgreSQL did not answer: {error!r}") from error
         return [restore(stored, self._vault) for stored in page]
+
+    async def may_be_journaled(self, but: str, seen_since_s: float) -> bool:
+        """Whether an owner other than `but` may have orders that are not in the ledger, since it says so or has not
+        been heard of since then, in seconds since 1970.
+        """
+        since = dt.datetime.fromtimestamp(seen_since_s, dt.UTC)
+        try:
+            return await journals.may_hold_orders(self._pool, but, since)
+        except UNREACHABLE as error:
+            raise LedgerUnavailableError(f"PostgreSQL did not answer: {error!r}") from error
 
     async def _fetch(self, order_ids: Sequence[bytes], *, history: bool) -> dict[bytes, StoredOrder]:
         try:

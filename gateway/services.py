@@ -11,12 +11,14 @@ from gateway.bell import Bell
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
 from gateway.domain.keys import Hasher
+from gateway.draining import Drainer
 from gateway.edge.bulk import BulkRoom
 from gateway.edge.hot import OrderRoute
 from gateway.edge.show import ShowRoute
 from gateway.following import Following
 from gateway.footprint import Footprint
 from gateway.heart import Heart
+from gateway.journaling import Journaling
 from gateway.leases import Leases
 from gateway.live import Live
 from gateway.metrics import Counters, Exporter
@@ -59,6 +61,8 @@ class Services(Struct, eq=False):
     stream_watch: StreamWatch
     publisher: Publisher
     heart: Heart
+    journaling: Journaling
+    drainer: Drainer
     following: Following
     footprint: Footprint
     tracer: Tracer | None
@@ -69,6 +73,7 @@ class Services(Struct, eq=False):
         """Part -> whether it can be used. Only those in REQUIRED keep the worker from taking orders."""
         return {
             "ledger": self.admission.open,
+            "journal": self.journaling.usable or not self.journaling.wanted,
             "clock": self.clock.known,
             "catalogue": self.catalogue.loaded,
             "sales": self.sales.loaded,
@@ -83,12 +88,23 @@ class Services(Struct, eq=False):
     def takes_orders(self) -> bool:
         """Whether every part that orders need can be used."""
         parts = self.ready()
-        return all(parts[name] for name in REQUIRED)
+        return all(parts[name] for name in self.required)
+
+    @property
+    def required(self) -> frozenset[str]:
+        """The parts without which no order is taken now: the journal stands for the ledger while that is away."""
+        return REQUIRED - NEEDS_LEDGER if self.journaling.usable and not self.admission.open else REQUIRED
 
     def faults(self) -> dict[str, str]:
         """Part -> why it cannot be used, of those that can tell."""
-        told = {"settings": self.live.fault or "", "stream_settings": "; ".join(self.stream_watch.faults)}
+        told = {
+            "settings": self.live.fault or "",
+            "stream_settings": "; ".join(self.stream_watch.faults),
+            "journal": self.journaling.fault,
+            "ledger": f"away, {self.journaling.left} orders in the journal" if self.journaling.left else "",
+        }
         return {part: fault for part, fault in told.items() if fault}
 
 
 REQUIRED = frozenset({"ledger", "clock", "catalogue", "sales", "clients", "admission"})
+NEEDS_LEDGER = frozenset({"ledger", "clock"})  # which is read with each heartbeat

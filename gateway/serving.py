@@ -49,6 +49,7 @@ async def _live(gateway: Gateway, settings: Http, way: str, stop: asyncio.Event)
     services = await gateway.start()
     try:
         services.bulk.stopping = stop.is_set
+        services.journaling.on_poisoned = stop.set  # Its successor adopts what can be read.
         spawn = direct.spawn_with(services.route, services.show, gateway) if way == direct.DIRECT else None
         log.info("edge_opened", way=way, granian=version("granian"))
         await _settle(services, stop)

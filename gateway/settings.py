@@ -2,8 +2,8 @@
 
 A field's `Meta` gives its bounds and its line of documentation; the example file and the README's table are made from
 them. An unknown key is an error that names the nearest known one. Secrets are read from files:
-`FLOODGATE_POSTGRES__URL_FILE` names a file that holds the value. The sections in LIVE only seed the ledger, whose
-versions of them are in force from then on (gateway/live.py).
+`FLOODGATE_POSTGRES__URL_FILE` names a file that holds the value. What LIVE names only seeds the ledger, whose versions
+of it are in force from then on (gateway/live.py).
 """
 
 import os
@@ -277,6 +277,33 @@ class Tracing(Struct, forbid_unknown_fields=True, frozen=True):
     ] = 0.01
 
 
+class Journal(Struct, forbid_unknown_fields=True, frozen=True):
+    mode: Annotated[
+        str,
+        Meta(
+            pattern="^(journal|reject)$",
+            description="While the ledger is away: `journal` takes orders for the units in hand, `reject` answers 503",
+        ),
+    ] = "journal"
+    folder: Annotated[
+        str,
+        Meta(
+            description="Folder of the journals, on a disk of this host that outlives the process; empty: that of"
+            " `floodgate up`, else there are none"
+        ),
+    ] = ""
+    bytes_max: Annotated[int, Meta(ge=1 << 20, description="Largest journal of a worker, in bytes")] = 1 << 30
+    patience_ms: Annotated[
+        int,
+        Meta(
+            ge=50,
+            le=60000,
+            description="Longest commit, in milliseconds; then its orders go to the journal. Of a server that refuses"
+            " connections a worker knows at once",
+        ),
+    ] = 1000
+
+
 class Steward(Struct, forbid_unknown_fields=True, frozen=True):
     metrics_host: Annotated[
         str, Meta(description="Address at which a steward shows its metrics to whoever can reach it")
@@ -301,6 +328,7 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
     owner: Owner = field(default_factory=Owner)
     partitions: Partitions = field(default_factory=Partitions)
     retention: Retention = field(default_factory=Retention)
+    journal: Journal = field(default_factory=Journal)
     secrets: Secrets = field(default_factory=Secrets)
     log: Log = field(default_factory=Log)
     tracing: Tracing = field(default_factory=Tracing)
@@ -311,9 +339,35 @@ SECTIONS: dict[str, type[Struct]] = {
     name: kind for name, kind in Settings.__annotations__.items() if isinstance(kind, type)
 }
 KEYS = {f"{section}.{key}" for section, kind in SECTIONS.items() for key in kind.__struct_fields__}
-# Sections that change while processes run. All others are read once, at the start.
-LIVE = ("stock", "limits")
+# What changes while processes run, by section. All else is read once, at the start.
+LIVE: dict[str, tuple[str, ...]] = {
+    "stock": Stock.__struct_fields__,
+    "limits": Limits.__struct_fields__,
+    "journal": ("mode",),
+}
 RULES: dict[str, type[Struct]] = {"stock.rule": StockRule, "limits.rule": LimitRule, "limits.rate": RateRule}
+
+
+def is_live(key: str) -> bool:
+    """Whether the setting `section.name` changes while processes run."""
+    section, _, name = key.partition(".")
+    return name in LIVE.get(section, ())
+
+
+def live_part(settings: "Settings") -> dict[str, dict[str, Any]]:
+    """The live settings, by section."""
+    return {
+        section: {name: getattr(getattr(settings, section), name) for name in names} for section, names in LIVE.items()
+    }
+
+
+def with_live(settings: "Settings", live: "Settings") -> "Settings":
+    """The settings, with the live ones of another."""
+    sections = {
+        section: msgspec.structs.replace(getattr(settings, section), **part)
+        for section, part in live_part(live).items()
+    }
+    return msgspec.structs.replace(settings, **sections)
 
 
 class Loaded(NamedTuple):

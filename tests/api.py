@@ -28,6 +28,7 @@ from gateway.edge.bulk import BulkRoom
 from gateway.edge.hot import OrderRoute
 from gateway.edge.show import ShowRoute
 from gateway.footprint import Footprint
+from gateway.journaling import Journaling
 from gateway.leases import Leases
 from gateway.live import Live
 from gateway.lookup import Asker, Lookup
@@ -149,6 +150,7 @@ class Placing:
         self.outcome: Outcome | Exception | None = None
         self.requests: list[Request] = []
         self.open = True
+        self.open_since_s = 0.0
         self.draining = False
         self.crowded = False
         self.in_flight = 0
@@ -179,6 +181,7 @@ class Book:
     def __init__(self) -> None:
         self.orders: list[Any] = []
         self.asked: list[tuple[dict[str, object], int]] = []
+        self.journaled = False  # whether an order may be in a journal
         self.error: Exception | None = None
 
     async def now(self, order_id: bytes) -> Any:
@@ -191,6 +194,9 @@ class Book:
 
     def restore(self, stored: Any) -> Any:
         return stored
+
+    async def may_be_journaled(self, but: str, seen_since_s: float) -> bool:  # noqa: ARG002 - as OrderBook
+        return self.journaled
 
     async def page(self, filters: dict[str, object], limit: int) -> list[Any]:
         self.asked.append((filters, limit))
@@ -274,6 +280,8 @@ def services(**parts: Any) -> Services:
         "stream_watch": Fake(faults=[]),
         "publisher": None,
         "heart": None,
+        "journaling": Journaling(settings.journal, live, clock, counters),
+        "drainer": None,
         "following": Fake(ready=True),
         "footprint": Footprint(),
         "tracer": None,

@@ -12,6 +12,8 @@ from enum import Enum
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from bench.faults import wire
+
 CHUNK_BYTES = 1 << 16
 
 
@@ -22,11 +24,8 @@ class Trigger(NamedTuple):
     reply: re.Pattern[bytes] = re.compile(b"")
 
 
-# The simple query `commit`, or the statement of this name in a batch that is written in one go; ReadyForQuery.
-COMMIT = Trigger(
-    re.compile(rb"Q\x00\x00\x00\x0bcommit\x00|B.{4}\x00fg_commit\x00", re.DOTALL), re.compile(rb"Z\x00\x00\x00\x05.$")
-)
-COPY_DATA = Trigger(re.compile(rb"PGCOPY\n"))
+COMMIT = Trigger(re.compile(wire.COMMIT.request, re.DOTALL), re.compile(wire.COMMIT.reply))
+COPY_DATA = Trigger(re.compile(wire.COPY_DATA.request))
 NEVER = Trigger(re.compile(rb"(?!)"))
 
 
@@ -58,6 +57,7 @@ class CutProxy:
         self._trigger: tuple[Trigger, Loss] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._links: list[Link] = []
+        self._away = False
         self.url = ""
         self.cut = asyncio.Event()
 
@@ -68,6 +68,14 @@ class CutProxy:
 
     def disarm(self) -> None:
         self._trigger = None
+
+    def take_away(self) -> None:
+        """The server cannot be reached any more: every connection is reset, and none is made, until `bring_back`."""
+        self._away = True
+        self._abort_all()
+
+    def bring_back(self) -> None:
+        self._away = False
 
     async def open(self) -> asyncio.Server:
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -80,11 +88,18 @@ class CutProxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._abort_all()
+
+    def _abort_all(self) -> None:
         for link in self._links:
             link.client[1].transport.abort()
             link.server[1].transport.abort()
+        self._links.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._away:
+            writer.transport.abort()
+            return
         try:
             server = await asyncio.open_connection(*self._target)
         except OSError:  # The server is gone: so is whoever wants it.

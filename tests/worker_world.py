@@ -114,6 +114,7 @@ class Shop:
         for session in worker._sessions.values():
             session.discard()
         services.pool.terminate()
+        await services.journaling.close(remove=False)  # The kernel lets go of the lock of the dead.
         await services.stream.close()
         if services.mirror is not None:
             await services.mirror.close()

@@ -60,6 +60,7 @@ class DataFolder:
         self.postgres = self.path / "postgres"
         self.valkey = self.path / "valkey"
         self.nats = self.path / "nats"
+        self.journal = self.path / "journal"
         self.secrets = self.path / "secrets"
         self.logs = self.path / "logs"
         self.token = self.path / "token"

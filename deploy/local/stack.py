@@ -164,6 +164,8 @@ class Stack:
             told["FLOODGATE_SECRETS__MASTER_KEYS_FILE"] = str(folder.ensure_secret("master.keys", new_master_keys))
         if not settings.secrets.hash_key:
             told["FLOODGATE_SECRETS__HASH_KEY_FILE"] = str(folder.ensure_secret("hash.key", new_hash_key))
+        if not settings.journal.folder:
+            told["FLOODGATE_JOURNAL__FOLDER"] = str(folder.journal)
         if self._config:
             told[CONFIG_VARIABLE] = os.path.realpath(self._config)
         return without_overridden(os.environ, told) | told

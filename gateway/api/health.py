@@ -7,7 +7,6 @@ from litestar import Response, get
 from gateway.api.answers import AnyRequest, text_answer
 from gateway.api.operations import OPERATION, Operation, Parameter, Shown
 from gateway.api.reading import services_of
-from gateway.services import REQUIRED
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -40,7 +39,7 @@ async def live() -> Response[bytes]:
 async def ready(request: AnyRequest) -> Response[bytes]:
     services = services_of(request)
     parts, excluded = services.ready(), set(request.query_params.getall("exclude", []))
-    is_ready = all(parts[name] for name in REQUIRED - excluded)
+    is_ready = all(parts[name] for name in services.required - excluded)
     lines = ["ok" if is_ready else "not ready"]
     if "verbose" in request.query_params:
         faults = services.faults()

@@ -33,6 +33,7 @@ from gateway.services import Services
 from persistence.postgres import order_changes
 
 PATH = "/v1/orders"
+HEARTBEATS_MISSED = 3  # before an owner may be taking orders into its journal
 CURSOR_ROUTE = b"\x11"  # tells the digests of this list from those of keys and of other lists
 READ_SCOPES = ("orders:read", "orders:read:all")
 ORDER_ID = Parameter("order_id", "path", str, "The order's id", required=True, example=examples.ORDER_ID)
@@ -63,7 +64,17 @@ PLACE = Operation(
                 "Idempotency-Replayed": "`true` when an earlier request with the key has made the order",
             },
             example=examples.ORDER,
-        )
+        ),
+        202: Shown(
+            "A receipt: the ledger is away, and the order is durable in a journal. It will be a row, and whoever asks "
+            "again with the key then gets the order",
+            shapes.ReceiptOut,
+            headers={
+                "Location": "Where the order will be; there is 503 `ledger_away` meanwhile",
+                "Retry-After": "Seconds after which to look there",
+            },
+            example={"status": "accepted", "idempotency_key": "A-77"},
+        ),
     },
     problems=(
         "key_missing",
@@ -180,9 +191,22 @@ async def list_orders(request: AnyRequest) -> Response[bytes]:
     if page.position:
         filters["before_id"] = page.position
     found = await services.book.page(filters, page.limit + 1)
+    if not found and "key_hash" in filters and await _may_be_journaled(services, filters["key_hash"]):
+        raise refuse("ledger_away", "an order with this key may be in a journal, and is not in the ledger yet")
     orders = found[: page.limit]
     cursor = page.cursor(orders[-1].id) if len(found) > page.limit else None
     return json_answer(_page(orders, client, cursor), headers=page.link(PATH, cursor))
+
+
+async def _may_be_journaled(services: Services, key_hash: object) -> bool:
+    """Whether an order with this key may be in a journal: in ours, or in that of an owner who has not been heard of
+    since the ledger came back.
+    """
+    if key_hash in services.journaling.receipts:
+        return True
+    silent_s = HEARTBEATS_MISSED * services.settings.owner.heartbeat_ms / 1000
+    since_s = max(services.clock.now_s() - silent_s, services.admission.open_since_s)
+    return await services.book.may_be_journaled(services.journaling.owner, since_s)
 
 
 async def _not_cancelled(

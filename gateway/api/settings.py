@@ -35,7 +35,7 @@ from gateway.api.reading import (
 from gateway.domain.outcomes import ProblemError, Refusal, refuse
 from gateway.live import document_of, read_document
 from gateway.services import Services
-from gateway.settings import LIVE, Settings, SettingsError, checked
+from gateway.settings import LIVE, Settings, SettingsError, checked, live_part
 from gateway.settings_errors import Fault, Path, find_faults
 from persistence.postgres import live_settings
 from persistence.postgres.live_settings import Version
@@ -162,7 +162,7 @@ def _wanted(document: Any) -> Settings:
     """The settings with these live sections. Raises ProblemError, which names every fault."""
     _read(document, shapes.SettingsIn)
     try:
-        return checked({section: document[section] for section in LIVE})
+        return checked({section: document[section] for section in LIVE if section in document})
     except SettingsError as error:
         raise _invalid(error.faults) from error
 
@@ -204,12 +204,12 @@ def _content(stored: Version) -> Settings | None:
 def _shown(stored: Version) -> dict[str, Any]:
     """Whole, with the defaults of this release where a version names less; content of another one as it stands."""
     found = _content(stored)
-    sections = {section: getattr(found, section) for section in LIVE} if found else msgspec.json.decode(stored.document)
+    sections = live_part(found) if found else msgspec.json.decode(stored.document)
     return {"version": stored.version, "at": stored.at, "actor": stored.actor, "reason": stored.reason} | sections
 
 
 def _answer(services: Services, now: Version | None) -> Response[bytes]:
     if now is not None:
         return json_answer(_shown(now), headers={"etag": etag(now.version)})
-    own = {section: getattr(services.settings, section) for section in LIVE}
-    return json_answer({"version": 0, "at": None, "actor": None, "reason": None} | own)
+    nobody: dict[str, Any] = {"version": 0, "at": None, "actor": None, "reason": None}
+    return json_answer(nobody | live_part(services.settings))

@@ -2,9 +2,9 @@
 under names of their own: another shape of the API is called Stock.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from gateway import settings
 from gateway.api.shapes import REASON_CHARS_MAX
@@ -23,11 +23,21 @@ class LimitsSettings(settings.Limits, forbid_unknown_fields=True, frozen=True):
     """What one customer may hold, and one client ask for. What is left out goes to its default."""
 
 
+class JournalSettings(Struct, forbid_unknown_fields=True, frozen=True):
+    """What becomes of orders while the ledger is away. What is left out goes to its default."""
+
+    mode: Annotated[
+        Literal["journal", "reject"],
+        Meta(description="`journal` takes orders for the units in hand, `reject` answers 503 `ledger_away`"),
+    ] = "journal"
+
+
 class SettingsIn(Struct, forbid_unknown_fields=True, frozen=True):
     """All live sections: they replace those in force."""
 
     stock: StockSettings
     limits: LimitsSettings
+    journal: JournalSettings = field(default_factory=JournalSettings)
     reason: Reason | None = None
 
 
@@ -47,6 +57,7 @@ class LiveSettings(Struct, frozen=True):
     reason: str | None
     stock: StockSettings
     limits: LimitsSettings
+    journal: JournalSettings
 
 
 class SettingsHistory(Struct, frozen=True):
@@ -58,6 +69,7 @@ DOCUMENTED = (SettingsIn, RollbackIn, LiveSettings, SettingsHistory)
 _SECTIONS: dict[str, Any] = {
     "stock": {"shards": 4, "low_units": 10, "rule": [{"sku": "SALE-*", "shards": 16}]},
     "limits": {"rule": [{"sku": "SALE-*", "units": 2}]},
+    "journal": {"mode": "journal"},
 }
 SETTINGS_IN = _SECTIONS | {"reason": "sale of the 11th"}
 ROLLBACK_IN: dict[str, Any] = {"version": 3, "reason": "back to what worked"}

@@ -205,6 +205,13 @@ class OrderOut(Struct, omit_defaults=True):
     ] = None
 
 
+class ReceiptOut(Struct, frozen=True):
+    """An order that has been accepted and has no id yet."""
+
+    status: Literal["accepted"]
+    idempotency_key: str
+
+
 class OrderPage(Struct):
     items: list[OrderOut]
     next_cursor: str | None
@@ -250,6 +257,7 @@ class BulkSummary(Struct):
     lines: Annotated[int, Meta(description="Verdicts above")]
     accepted: int
     replayed: Annotated[int, Meta(description="Of those accepted: orders that an earlier request had made")]
+    receipts: Annotated[int, Meta(description="Of those accepted: orders that are in the journal, status 202")]
     refused: Annotated[dict[str, int], Meta(description="By code")]
 
 
@@ -267,6 +275,7 @@ class BulkVerdict(Struct, omit_defaults=True):
 
 DOCUMENTED: tuple[Any, ...] = (
     OrderPage,
+    ReceiptOut,
     OrderCancelIn,
     ProductIn,
     ProductChange,

@@ -38,6 +38,7 @@ SECTIONS = {
             "recover",
             "Take back from the streams what a restored ledger does not know.",
         ),
+        "journal": ("gateway.cli.journal", "journal", "Show journals, and give up one whose disk is lost."),
         "audit": ("gateway.cli.audit", "audit", "Check that the books balance."),
         "bench": ("gateway.cli.bench", "bench", "Measure what this machine does."),
     },

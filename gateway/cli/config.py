@@ -21,7 +21,17 @@ from gateway.cli import address, settings_text, terminal
 from gateway.cli.examples import examples
 from gateway.cli.local import UnusableSettings, config_option, load_or_exit
 from gateway.live import document_of, read_document
-from gateway.settings import LIVE, Loaded, Settings, SettingsError, differences, load_with_origins, value_of
+from gateway.settings import (
+    LIVE,
+    Loaded,
+    Settings,
+    SettingsError,
+    differences,
+    is_live,
+    load_with_origins,
+    value_of,
+    with_live,
+)
 from gateway.settings_sense import doubts
 from persistence.postgres import live_settings
 from persistence.postgres.connect import connect
@@ -55,8 +65,8 @@ class Plan(NamedTuple):
 def configuration() -> None:
     """Show and change settings.
 
-    Start settings are read once, by each process at its start. Live ones (the sections stock and limits) stand in the
-    ledger in versions; every process follows the newest within a second.
+    Start settings are read once, by each process at its start. Live ones (the sections stock and limits, and
+    journal.mode) stand in the ledger in versions; every process follows the newest within a second.
     """
 
 
@@ -263,10 +273,9 @@ def _read(stored: Version) -> Settings:
 def _in_force(loaded: Loaded, stored: Version) -> Loaded:
     """The process's own settings with the live ones of the ledger."""
     ledger = _read(stored)
-    live = {section: getattr(ledger, section) for section in LIVE}
     origin = f"ledger version {stored.version}"
-    origins = {f"{section}.{name}": origin for section, body in live.items() for name in body.__struct_fields__}
-    return Loaded(msgspec.structs.replace(loaded.settings, **live), loaded.origins | origins)
+    origins = {f"{section}.{name}": origin for section, names in LIVE.items() for name in names}
+    return Loaded(with_live(loaded.settings, ledger), loaded.origins | origins)
 
 
 def _compared(stored: Version | None, file: Path, config: Path | None) -> Plan:
@@ -282,8 +291,8 @@ def _compared(stored: Version | None, file: Path, config: Path | None) -> Plan:
         stored.version if stored else 0,
         before,
         after,
-        [key for key in differing if settings_text.is_live(key)],
-        [key for key in differing if key in named and not settings_text.is_live(key)],
+        [key for key in differing if is_live(key)],
+        [key for key in differing if key in named and not is_live(key)],
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.settings import LIVE, RULES, SECTIONS, Settings, value_of
+from gateway.settings import RULES, SECTIONS, Settings, is_live, value_of
 from gateway.settings_errors import visible_text
 
 DEFAULT = "default"
@@ -32,10 +32,6 @@ def shown(settings: Settings, origins: Mapping[str, str]) -> list[Shown]:
         Shown(key, visible(settings, key), origins.get(key, DEFAULT), "live" if is_live(key) else "start")
         for key in keys
     ]
-
-
-def is_live(key: str) -> bool:
-    return key.partition(".")[0] in LIVE
 
 
 def visible(settings: Settings, key: str) -> Any:

@@ -39,7 +39,15 @@ class Accepted(Struct, frozen=True):
     replayed: bool = False
 
 
-Outcome = Accepted | Refusal
+class Receipt(Struct, frozen=True):
+    """An order that is in the journal, and will be a row: no order yet, but never lost. Whoever asks again with the key
+    gets the order it has become.
+    """
+
+
+Outcome = Accepted | Receipt | Refusal
+
+RECEIPT = Receipt()
 
 # The same object each time, so that its answer is encoded once, see `gateway.edge.answers`.
 OVERLOADED = Refusal("overloaded")

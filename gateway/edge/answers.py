@@ -5,12 +5,13 @@ and never carries internals.
 import itertools
 import secrets
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
 from core_ext import ids
 from core_ext.codes import PROBLEMS
-from gateway.domain.outcomes import RETRY_AFTER_S, Outcome, Refusal
+from gateway.domain.outcomes import RETRY_AFTER_S, Outcome, Receipt, Refusal
 
 JSON = b"application/json"
 PROBLEM_JSON = b"application/problem+json"
@@ -42,10 +43,12 @@ def new_request_id() -> str:
     return _request_id % next(_numbers)
 
 
-def answer(outcome: Outcome, request_id: str) -> Answer:
-    """What `POST /v1/orders` answers."""
+def answer(outcome: Outcome, request_id: str, key: bytes = b"") -> Answer:
+    """What `POST /v1/orders` answers to a request with this key."""
     if isinstance(outcome, Refusal):
         return problem(outcome, request_id)
+    if isinstance(outcome, Receipt):
+        return receipt(key, request_id)
     body = outcome.body
     headers = [
         CONTENT_JSON,
@@ -58,6 +61,21 @@ def answer(outcome: Outcome, request_id: str) -> Answer:
     if outcome.replayed:
         headers.append((b"idempotency-replayed", b"true"))
     return tuple.__new__(Answer, (201, headers, body))
+
+
+def receipt(key: bytes, request_id: str) -> Answer:
+    """The order is in the journal; where it will be, once it is a row."""
+    text = key.decode("ascii")
+    body = _encode({"status": "accepted", "idempotency_key": text})
+    headers = [
+        CONTENT_JSON,
+        (b"location", b"/v1/orders?idempotency_key=" + quote(text, safe="").encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"request-id", request_id.encode()),
+        (b"retry-after", b"%d" % RETRY_AFTER_S),
+        NO_STORE,
+    ]
+    return tuple.__new__(Answer, (202, headers, body))
 
 
 class Form(NamedTuple):

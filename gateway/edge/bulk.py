@@ -19,7 +19,7 @@ from msgspec import Struct
 from gateway.admission import Admission, Request
 from gateway.batch import BatchQueue
 from gateway.domain.access import Client
-from gateway.domain.outcomes import Outcome, Promise, Refusal
+from gateway.domain.outcomes import Outcome, Promise, Receipt, Refusal
 from gateway.edge.bulk_lines import Lines, Sent, Summary, read_line, verdict
 from gateway.edge.requests import Receive, Scope, Send
 from gateway.metrics import Counters
@@ -325,7 +325,10 @@ class BulkStream:
             counters.refused[outcome.code] += 1
             return
         summary.accepted += 1
-        if outcome.replayed:
+        if isinstance(outcome, Receipt):
+            summary.receipts += 1
+            counters.receipts += 1
+        elif outcome.replayed:
             summary.replayed += 1
             counters.replayed += 1
 

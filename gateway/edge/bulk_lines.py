@@ -13,7 +13,7 @@ import msgspec
 from core_ext import ids
 from core_ext.faults import FaultAt
 from gateway.domain.keys import parse_key
-from gateway.domain.outcomes import RETRY_AFTER_S, Accepted, Outcome, Refusal
+from gateway.domain.outcomes import RETRY_AFTER_S, Accepted, Outcome, Receipt, Refusal
 from gateway.edge.answers import problem_document
 
 LINE_BYTES_MAX = 65536
@@ -82,18 +82,23 @@ def verdict(number: int, outcome: Outcome, request_id: str) -> bytes:
         if outcome.replayed:
             return b'{"line":%d,"status":201,"order_id":"%b","replayed":true}\n' % (number, order_id)
         return b'{"line":%d,"status":201,"order_id":"%b"}\n' % (number, order_id)
+    if isinstance(outcome, Receipt):
+        return b'{"line":%d,"status":202}\n' % number
     told = {"line": number, "status": outcome.status, "problem": problem_document(outcome, request_id)}
     wait_s = outcome.retry_after_s or (RETRY_AFTER_S if outcome.status == 503 else 0)
     return _encode(told | ({"retry_after_s": wait_s} if wait_s else {})) + b"\n"
 
 
 class Summary(msgspec.Struct):
-    """What has become of all lines; `refused` by code. Not `complete`: the last verdict has ended the stream."""
+    """What has become of all lines; `receipts` are those of `accepted` that are in the journal, `refused` goes by code.
+    Not `complete`: the last verdict has ended the stream.
+    """
 
     complete: bool = True
     lines: int = 0
     accepted: int = 0
     replayed: int = 0
+    receipts: int = 0
     refused: Counter[str] = msgspec.field(default_factory=Counter)
 
     def line(self) -> bytes:

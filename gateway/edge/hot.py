@@ -16,7 +16,7 @@ from gateway.admission import Admission, Request
 from gateway.clock import Clock
 from gateway.domain.access import Client
 from gateway.domain.keys import parse_key
-from gateway.domain.outcomes import OVERLOADED, Outcome, Promise, Refusal
+from gateway.domain.outcomes import OVERLOADED, Accepted, Outcome, Promise, Receipt, Refusal
 from gateway.edge.answers import Answer, answer, new_request_id
 from gateway.edge.requests import (
     LARGE_BODY_BYTES_MAX,
@@ -147,7 +147,7 @@ class OrderRoute:
 
     def answer(self, asked: Asked, outcome: Outcome) -> Answer:
         """The answer in bytes. Counts it, and where they are wanted makes a line and a span of it."""
-        given = answer(outcome, asked.request_id)
+        given = answer(outcome, asked.request_id, asked.key)
         if asked.allowance is not None:
             given.headers.extend(asked.allowance.headers(outcome))
         self.log.count(PATH, given.status)
@@ -155,6 +155,8 @@ class OrderRoute:
         if isinstance(outcome, Refusal):
             code = outcome.code
             self._counters.refused[code] += 1
+        elif isinstance(outcome, Receipt):
+            self._counters.receipts += 1
         elif outcome.replayed:
             self._counters.replayed += 1
         else:
@@ -270,6 +272,6 @@ def _attributes(request_id: str, outcome: Outcome, status: int) -> Attributes:
     }
     if isinstance(outcome, Refusal):
         found["error.type"] = outcome.code
-    else:
+    elif isinstance(outcome, Accepted):
         found["floodgate.order_id"] = ids.format_id(outcome.order_id)
     return found

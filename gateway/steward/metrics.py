@@ -16,8 +16,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from persistence.postgres import outbox, partitions
+from persistence.postgres import journals, outbox, partitions
 
+SILENT_S = 600.0  # after which an owner with a journal needs somebody to look after it
 TEXT = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 
 
@@ -48,8 +49,11 @@ OLDEST = Named("floodgate_outbox_oldest_seconds", "Since the oldest of these com
 UNKNOWN = Named(
     "floodgate_outbox_unknown_batches", "Commits that only a steward of a newer release can relay", is_counter=False
 )
+SILENT = Named(
+    "floodgate_journals_silent", "Owners with a journal that have been silent for ten minutes", is_counter=False
+)
 AHEAD = Named("floodgate_partitions_ahead_seconds", "Until a table has no partition for a new order", is_counter=False)
-TABLE = (JOBS, FAILURES, AGES, RELAYED, OWNERS, WAITING, OLDEST, UNKNOWN, AHEAD)
+TABLE = (JOBS, FAILURES, AGES, RELAYED, OWNERS, WAITING, OLDEST, UNKNOWN, SILENT, AHEAD)
 
 
 class StewardMetrics(Collector):
@@ -82,7 +86,9 @@ class StewardMetrics(Collector):
         batches, age_s = await outbox.backlog(connection)
         ends_ms = await partitions.ends(connection)
         now_s = (await connection.fetchval("select clock_timestamp()")).timestamp()
-        self.values |= {WAITING: batches, OLDEST: age_s, AHEAD: min(ends_ms.values()) / 1000 - now_s}
+        silent = await journals.silent(connection, SILENT_S)
+        ahead_s = min(ends_ms.values()) / 1000 - now_s
+        self.values |= {WAITING: batches, OLDEST: age_s, SILENT: silent, AHEAD: ahead_s}
 
     def collect(self) -> Iterator[Metric]:
         now = time.monotonic()

@@ -24,7 +24,7 @@ select pg_terminate_backend(pid) from pg_stat_activity
 where application_name like $1 || '%' and xact_start < clock_timestamp() - make_interval(secs => $2)
 """
 _BEAT = """
-update worker set seen_at = clock_timestamp(), pinch = $2,
+update worker set seen_at = clock_timestamp(), pinch = $2, journal_records = $4,
     pinch_s = greatest(extract(epoch from clock_timestamp() - seen_at), $3)
 where owner = $1 and state = 'alive' returning true
 """
@@ -35,6 +35,9 @@ _ACTIVE_AFTER = """
 select lease_id from stock_lease
 where (owner, lease_id) > ($1::uuid, $2::uuid) and owner <= $1::uuid and state = 'active'
 order by owner, lease_id limit $3
+"""
+_LEFT = """
+update worker set state = 'left', journal = null, journal_records = 0 where owner = $1 and state = 'alive'
 """
 _SILENT = """
 update worker set state = 'dead'
@@ -55,17 +58,32 @@ class Reading(NamedTuple):
     answered_at: float
 
 
-async def register(session: Session, owner: str, host: str, pid: int, lane: int) -> None:
-    """Make `owner` known before its first lease. Asked again, it changes nothing: an owner declared dead stays dead."""
-    statement = "insert into worker (owner, host, pid, lane) values ($1, $2, $3, $4) on conflict (owner) do nothing"
-    await session.run(lambda c: c.execute(statement, owner, host, pid, lane))
+async def register(session: Session, owner: str, host: str, pid: int, lane: int, journal: str | None = None) -> None:
+    """Make `owner` known before its first lease, with the journal that it may have orders in. Asked again, it changes
+    nothing: an owner declared dead stays dead.
+    """
+    statement = """
+    insert into worker (owner, host, pid, lane, journal) values ($1, $2, $3, $4, $5) on conflict (owner) do nothing
+    """
+    await session.run(lambda c: c.execute(statement, owner, host, pid, lane, journal))
+
+
+async def name_journal(session: Session, owner: str, journal: str | None) -> None:
+    """From now on the owner may have orders in this journal; None: in none, and it has none there."""
+    statement = "update worker set journal = $2, journal_records = 0 where owner = $1 and state = 'alive'"
+    await session.run(lambda c: c.execute(statement, owner, journal))
 
 
 async def heartbeat(
-    session: Session, owner: str, pinch: Mapping[str, tuple[int, int, int]] | None = None, every_s: float = 1.0
+    session: Session,
+    owner: str,
+    pinch: Mapping[str, tuple[int, int, int]] | None = None,
+    every_s: float = 1.0,
+    journal_records: int = 0,
 ) -> Reading:
-    """Say that `owner` lives, and where stock pinches: stock key -> refills and orders refused since the last
-    heartbeat, one of which comes every `every_s`, and orders parked now. Returns a reading of PostgreSQL's clock.
+    """Say that `owner` lives, how many orders its journal has, and where stock pinches: stock key -> refills and orders
+    refused since the last heartbeat, one of which comes every `every_s`, and orders parked now. Returns a reading of
+    PostgreSQL's clock.
 
     Raises OwnerNotAliveError once the owner has been declared dead: it has to drop its till and go on under a new id.
     """
@@ -73,7 +91,7 @@ async def heartbeat(
 
     async def call(connection: asyncpg.Connection) -> Reading:
         reading = await read_clock(connection)
-        if await connection.fetchval(_BEAT, owner, told, every_s) is None:
+        if await connection.fetchval(_BEAT, owner, told, every_s, journal_records) is None:
             raise OwnerNotAliveError(owner)
         return reading
 
@@ -107,7 +125,7 @@ async def leave(session: Session, owner: str, home: int) -> int:
 
     async def call(connection: asyncpg.Connection) -> int:
         async with connection.transaction():
-            await connection.execute("update worker set state = 'left' where owner = $1 and state = 'alive'", owner)
+            await connection.execute(_LEFT, owner)
             return int(await connection.fetchval("select stock_close($1, $2)", home, owner))
 
     return await session.run(call)

@@ -18,6 +18,7 @@ LEASE_KEPT_MS = 3_600_000  # a closed lease answers a take that is asked again; 
 _KEYS = (
     "delete from idempotency_key where key_hash in (select key_hash from idempotency_key where order_id < $1 limit $2)"
 )
+_ALIASES = "delete from order_alias where order_id in (select order_id from order_alias where order_id < $1 limit $2)"
 _MOVEMENT_KEYS = """
 update stock_movement set key_hash = null, fingerprint = null where movement_id in (
     select movement_id from stock_movement
@@ -56,6 +57,7 @@ async def clean(connection: asyncpg.Connection, key_days: int, consumed_days: in
     now_ms = await _now_ms(connection)
     return {
         "keys": await _in_pieces(connection, _KEYS, floor_of(now_ms - key_days * DAY_MS)),
+        "aliases": await _in_pieces(connection, _ALIASES, floor_of(now_ms - key_days * DAY_MS)),
         "movement_keys": await _in_pieces(connection, _MOVEMENT_KEYS, key_days),
         "leases": await _in_pieces(connection, _LEASES, floor_of(now_ms - LEASE_KEPT_MS)),
         "workers": _count(await connection.execute(_WORKERS)),

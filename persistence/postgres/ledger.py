@@ -35,6 +35,7 @@ COMMIT_BATCH = (
     "select at, verdict, stored_order, stored_fingerprint, over_sku, over_taken "
     "from commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 )
+COMMIT_LOST = "select at, stored_order, stored_fingerprint from commit_lost($1, $2, $3, $4)"
 BEGIN = "begin isolation level read committed"
 # The statements of a batch in one write, by the names that they are prepared under.
 WHOLE = {
@@ -139,6 +140,7 @@ class Ledger:
         # After a refusal the next batch goes step by step: refusals come together, and an attempt in vain costs more
         # than the round trips.
         self._careful = False
+        self.backend_pid = 0  # of the present connection, or of the last one
 
     @property
     def way(self) -> Literal["pipelined", "stepwise", "closed"]:
@@ -162,6 +164,8 @@ class Ledger:
             if self._pipeline is not None:
                 # Kept, because the driver closes a statement that nobody holds.
                 self._statements += [await connection.prepare(text, name=name) for name, text in WHOLE.items()]
+            # The driver prepares without a Sync: a transaction stays open, until somebody takes it for a hung one.
+            await connection.execute("select 1")
         except UNREACHABLE as error:
             connection.terminate()
             raise LedgerUnavailableError(f"PostgreSQL did not answer: {error!r}") from error
@@ -169,6 +173,7 @@ class Ledger:
             connection.terminate()
             raise
         self._connection = connection
+        self.backend_pid = connection.get_server_pid()
         log.info("ledger_opened", way=self.way)
 
     def close(self) -> None:
@@ -193,6 +198,17 @@ class Ledger:
         refusals = await self._commit_stepwise(self._connection, batch_id, entries, begin)
         self._careful = bool(refusals)
         return refusals
+
+    async def commit_lost(self, batch_id: bytes, entries: Sequence[Entry]) -> list[Refusal]:
+        """Store orders that were acknowledged and whose units are gone: `order_row` is that of the cancelled order,
+        `history_row` both rows of its history, and there are no parts. Returns the duplicates, which are not stored;
+        raises as `commit` does.
+        """
+        await self.ensure_open()
+        assert self._connection is not None
+        entries = sorted(entries, key=attrgetter("key_hash"))
+        assert not any(entry.parts or entry.limits for entry in entries), "a lost order holds nothing"
+        return await self._commit_stepwise(self._connection, batch_id, entries, BEGIN, lost=True)
 
     async def _commit_whole(
         self, connection: asyncpg.Connection, way: pipeline.Pipeline, batch_id: bytes, entries: Sequence[Entry]
@@ -225,7 +241,13 @@ class Ledger:
         raise _aborted(answer.error) from answer.error
 
     async def _commit_stepwise(
-        self, connection: asyncpg.Connection, batch_id: bytes, entries: Sequence[Entry], begin: str
+        self,
+        connection: asyncpg.Connection,
+        batch_id: bytes,
+        entries: Sequence[Entry],
+        begin: str,
+        *,
+        lost: bool = False,
     ) -> list[Refusal]:
         """The public way: a round trip a statement, so that the rows of the living alone are copied."""
         backend_pid = connection.get_server_pid()
@@ -235,8 +257,12 @@ class Ledger:
         watchdog = asyncio.get_running_loop().call_later(2 * self._command_timeout_s, connection.terminate)
         try:
             await connection.execute(begin)
-            rows = await self._statements[0].fetch(UUID(batch_id), *_arguments(entries))
-            refusals = [_refusal(entries, row) for row in rows]
+            if lost:
+                rows = await connection.fetch(COMMIT_LOST, UUID(batch_id), *_arguments(entries)[:3])
+                refusals = [_duplicate(entries, row) for row in rows]
+            else:
+                rows = await self._statements[0].fetch(UUID(batch_id), *_arguments(entries))
+                refusals = [_refusal(entries, row) for row in rows]
             await _copy(connection, _living(entries, refusals))
             commit_sent = True
             tag = await connection.execute("commit")
@@ -336,12 +362,16 @@ def _is_refusal(error: asyncpg.PostgresError) -> bool:
     return bool(known_key or error.sqlstate == REFUSED)
 
 
+def _duplicate(entries: Sequence[Entry], row: asyncpg.Record) -> Refusal:
+    entry = entries[row["at"] - 1]
+    return Refusal(entry, "duplicate", row["stored_order"].bytes, row["stored_fingerprint"].bytes)
+
+
 def _refusal(entries: Sequence[Entry], row: asyncpg.Record) -> Refusal:
-    duplicate = row["verdict"] == "duplicate"
-    stored = row["stored_order"].bytes if duplicate else b""
-    fingerprint = row["stored_fingerprint"].bytes if duplicate else b""
+    if row["verdict"] == "duplicate":
+        return _duplicate(entries, row)
     taken = tuple(zip(row["over_sku"] or (), row["over_taken"] or (), strict=True))
-    return Refusal(entries[row["at"] - 1], row["verdict"], stored, fingerprint, taken)
+    return Refusal(entries[row["at"] - 1], row["verdict"], b"", b"", taken)
 
 
 def _living(entries: Sequence[Entry], refusals: list[Refusal]) -> Sequence[Entry]:

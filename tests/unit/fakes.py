@@ -26,6 +26,7 @@ from gateway.domain.access import Client
 from gateway.domain.keys import Hasher
 from gateway.domain.outcomes import Accepted, Outcome, Promise, Refusal
 from gateway.domain.personal import Vault
+from gateway.journaling import Journaling
 from gateway.leases import Leases
 from gateway.live import Live
 from gateway.lookup import KeyLookup
@@ -78,6 +79,10 @@ class FrozenClock(Clock):
 
     @property
     def known(self) -> bool:
+        return self.is_known
+
+    @property
+    def was_known(self) -> bool:
         return self.is_known
 
     def now_s(self) -> float:
@@ -267,7 +272,7 @@ class FakeControl:
             return self.outcome
         if not arguments:
             return Moment(START_S)
-        owner, pinch, _ = arguments
+        owner, pinch, *_ = arguments
         self.pinches.append(pinch)
         return None if owner in self.stock.dead else True
 
@@ -479,6 +484,9 @@ class Road:
         self.refusals = FakeRefusals()
         self.sales = Sales(FakeSession(self.refusals), self.clock, self.catalogue, self.leases)
         self.sales.revision = 0
+        self.live = Live(changed)
+        self.journaling = Journaling(changed.journal, self.live, self.clock, self.counters)
+        self.leases.pins = self.journaling.pins
         self.admission = Admission(
             changed,
             self.clock,
@@ -491,6 +499,7 @@ class Road:
             self.hasher,
             self.tasks,
             self.sales,
+            self.journaling,
         )
         self.admission.open = True
         self.ledgers: list[FakeLedger] = []
@@ -507,6 +516,7 @@ class Road:
             self.tasks,
             self.counters,
             changed.orders.reply_ms_max / 1000,
+            self.journaling,
             tracer,
         )
 
@@ -549,7 +559,11 @@ class Road:
 
     def assert_balanced(self, total: int, sku: str = SKU) -> None:
         """Every unit is free, in a lease of the till, or sold; and the till says what the ledger says."""
-        sold = sum(units for ledger in self.ledgers for entry in ledger.stored for _, units in entry.parts)
+        self.assert_balanced_with(self.ledgers, total, sku)
+
+    def assert_balanced_with(self, ledgers: Sequence[FakeLedger], total: int, sku: str = SKU) -> None:
+        """The same, for orders that came to these ledgers."""
+        sold = sum(units for ledger in ledgers for entry in ledger.stored for _, units in entry.parts)
         assert self.stock.free[sku] + self.stock.outstanding(sku) + sold == total
         assert self.promised() == 0
         for lease in self.leases.till.leases():

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from core_ext.codes import PROBLEMS
-from gateway.domain.outcomes import Accepted, Refusal
+from gateway.domain.outcomes import RECEIPT, Accepted, Refusal
 from gateway.edge import answers
 from gateway.edge.answers import Answer, answer, new_request_id, problem, problem_document
 
@@ -35,6 +35,23 @@ def test_answer_of_a_replay_is_the_first_answer_with_a_mark() -> None:
     first, replay = answer(ACCEPTED, "r-1"), answer(msgspec.structs.replace(ACCEPTED, replayed=True), "r-1")
     assert (replay.status, replay.body) == (first.status, first.body)
     assert set(replay.headers) - set(first.headers) == {(b"idempotency-replayed", b"true")}
+
+
+@pytest.mark.parametrize(
+    ("key", "where"), [(b"k-1", b"k-1"), (b'a"b/c?%&=+', b"a%22b%2Fc%3F%25%26%3D%2B"), (b"~" * 255, b"~" * 255)]
+)
+def test_answer_with_a_receipt_says_where_the_order_will_be(key: bytes, where: bytes) -> None:
+    given = answer(RECEIPT, "r-1", key)
+    assert given.status == 202
+    assert msgspec.json.decode(given.body) == {"status": "accepted", "idempotency_key": key.decode()}
+    assert headers_of(given) == {
+        b"content-type": b"application/json",
+        b"location": b"/v1/orders?idempotency_key=" + where,
+        b"content-length": str(len(given.body)).encode(),
+        b"request-id": b"r-1",
+        b"retry-after": b"1",
+        b"cache-control": b"no-store",
+    }
 
 
 @pytest.mark.parametrize("code", PROBLEMS)

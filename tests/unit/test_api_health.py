@@ -22,6 +22,41 @@ async def test_readyz_without_the_ledger_is_503() -> None:
     assert (reply.status, reply.body) == (503, b"not ready")
 
 
+class Journal:
+    """Stands for Journaling."""
+
+    def __init__(self, *, usable: bool, wanted: bool = True) -> None:
+        self.usable, self.wanted = usable, wanted
+        self.fault = "" if usable else "the disk is full"
+        self.left = 3
+
+
+async def test_readyz_without_the_ledger_is_ok_while_the_journal_takes_orders() -> None:
+    placing = Placing()
+    placing.open = False
+    parts = services(admission=placing, journaling=Journal(usable=True))
+    reply = await call(api.create(parts), "GET", "/readyz?verbose", token=None)
+    lines = reply.body.decode().splitlines()
+    assert reply.status == 200
+    assert "[-]ledger failed: away, 3 orders in the journal" in lines
+    assert "[+]journal ok" in lines
+
+
+async def test_readyz_without_the_ledger_is_503_when_the_journal_takes_no_orders() -> None:
+    placing = Placing()
+    placing.open = False
+    parts = services(admission=placing, journaling=Journal(usable=False))
+    reply = await call(api.create(parts), "GET", "/readyz?verbose", token=None)
+    assert reply.status == 503
+    assert "[-]journal failed: the disk is full" in reply.body.decode().splitlines()
+
+
+async def test_readyz_does_not_miss_a_journal_that_nobody_wants() -> None:
+    parts = services(journaling=Journal(usable=False, wanted=False))
+    reply = await call(api.create(parts), "GET", "/readyz?verbose", token=None)
+    assert "[+]journal ok" in reply.body.decode().splitlines()
+
+
 async def test_readyz_while_draining_is_503() -> None:
     placing = Placing()
     placing.draining = True

@@ -158,6 +158,23 @@ async def test_list_orders_by_key_asks_for_its_hash(app: App, book: Book, key: s
     assert book.asked[0][0] == {"key_hash": services().hasher.key_hash(1, b"k-1")}
 
 
+async def test_list_by_a_key_that_may_be_in_a_journal_is_503() -> None:
+    book = Book()
+    book.journaled = True
+    reply = await call(api.create(services(book=book)), "GET", "/v1/orders?idempotency_key=k-1")
+    assert (reply.status, reply.code) == (503, "ledger_away")
+    assert reply.header("retry-after") == "1"
+    assert (await call(api.create(services(book=book)), "GET", "/v1/orders?channel=app")).json["items"] == []
+
+
+async def test_list_by_a_key_that_is_in_this_workers_journal_is_503() -> None:
+    parts = services()
+    parts.journaling.receipts[parts.hasher.key_hash(1, b"k-1")] = b"f" * 16
+    reply = await call(api.create(parts), "GET", "/v1/orders?idempotency_key=k-1")
+    assert (reply.status, reply.code) == (503, "ledger_away")
+    assert (await call(api.create(parts), "GET", "/v1/orders?idempotency_key=k-2")).json["items"] == []
+
+
 BAD = [
     "unknown=1",
     "%ff=1",

@@ -142,7 +142,7 @@ async def test_bulk_hands_each_line_to_admission_as_a_request(desk: Desk) -> Non
         (ALL, b"b", b"{}"),
     ]
     assert talk.verdicts == [(1, "ok"), (2, "ok")]
-    assert talk.summary == {"complete": True, "lines": 2, "accepted": 2, "replayed": 0, "refused": {}}
+    assert talk.summary == {"complete": True, "lines": 2, "accepted": 2, "replayed": 0, "receipts": 0, "refused": {}}
 
 
 async def test_bulk_says_what_it_is_and_ends(desk: Desk) -> None:
@@ -156,7 +156,9 @@ async def test_bulk_says_what_it_is_and_ends(desk: Desk) -> None:
 async def test_bulk_without_a_line_has_a_summary(desk: Desk) -> None:
     talk = Talk()
     await desk.run(talk)
-    assert talk.lines == [{"summary": {"complete": True, "lines": 0, "accepted": 0, "replayed": 0, "refused": {}}}]
+    assert talk.lines == [
+        {"summary": {"complete": True, "lines": 0, "accepted": 0, "replayed": 0, "receipts": 0, "refused": {}}}
+    ]
 
 
 async def test_bulk_verdicts_keep_the_order_of_the_lines(desk: Desk) -> None:

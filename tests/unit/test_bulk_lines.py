@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core_ext import ids
-from gateway.domain.outcomes import Accepted, Refusal
+from gateway.domain.outcomes import RECEIPT, Accepted, Refusal
 from gateway.edge.bulk import is_ndjson
 from gateway.edge.bulk_lines import LINE_BYTES_MAX, Lines, Sent, Summary, read_line, verdict
 
@@ -122,11 +122,22 @@ def test_verdict_of_a_refusal_has_its_problem(refusal: Refusal, wait_s: int | No
     assert (told["problem"]["code"], told["problem"]["request_id"]) == (refusal.code, "r-1")
 
 
+def test_verdict_on_an_order_in_the_journal_has_no_order_yet() -> None:
+    assert verdict(7, RECEIPT, "r-1") == b'{"line":7,"status":202}\n'
+
+
 def test_summary_is_the_last_line() -> None:
     line = Summary(lines=3, accepted=2, replayed=1, refused=Counter({"sold_out": 1})).line()
     assert line.endswith(b"}\n")
     assert msgspec.json.decode(line) == {
-        "summary": {"complete": True, "lines": 3, "accepted": 2, "replayed": 1, "refused": {"sold_out": 1}}
+        "summary": {
+            "complete": True,
+            "lines": 3,
+            "accepted": 2,
+            "replayed": 1,
+            "receipts": 0,
+            "refused": {"sold_out": 1},
+        }
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway import api
-from gateway.domain.outcomes import Accepted, Outcome, Refusal
+from gateway.domain.outcomes import RECEIPT, Accepted, Outcome, Refusal
 from gateway.edge.hot import Edge
 from tests.api import App, Placing, Reply, call, services
 from tests.direct import DirectEdge
@@ -17,6 +17,7 @@ KEY = {"idempotency-key": "k-1"}
 BODY = b'{"channel":"app","currency":"CNY","items":[{"sku":"A","quantity":1}]}'
 
 OUTCOMES: dict[str, Outcome] = {
+    "receipt": RECEIPT,
     "accepted": Accepted(ORDER_ID, b'{"order_id":"x"}'),
     "replayed": Accepted(ORDER_ID, b'{"order_id":"x"}', replayed=True),
     "sold_out": Refusal("sold_out", "0 left", ({"detail": "0 of A are left", "pointer": "#/items/0", "available": 0},)),

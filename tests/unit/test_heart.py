@@ -4,6 +4,7 @@ import pytest
 
 from gateway.clock import Clock
 from gateway.heart import Heart
+from gateway.journaling import Journaling
 from gateway.leases import Leases
 from gateway.live import Live
 from gateway.metrics import Counters
@@ -18,8 +19,10 @@ class World:
         self.control = FakeControl(self.stock)
         self.session = FakeSession(self.control)
         self.clock = Clock()
-        self.leases = Leases(FakeSession(self.stock), self.clock, Live(NO_SETTINGS), FakeBell(), Counters())
-        self.heart = Heart(self.session, self.clock, self.leases, heartbeat_s=1.0)
+        self.live, counters = Live(NO_SETTINGS), Counters()
+        self.leases = Leases(FakeSession(self.stock), self.clock, self.live, FakeBell(), counters)
+        self.journaling = Journaling(NO_SETTINGS.journal, self.live, self.clock, counters)
+        self.heart = Heart(self.session, self.clock, self.leases, 1.0, self.journaling)
 
     def grant(self, lease: bytes, units: int = 5) -> None:
         self.stock.leases[lease] = FakeLease(self.leases.owner, SKU, units)

@@ -28,6 +28,7 @@ from gateway.domain.outcomes import Accepted
 from gateway.domain.personal import Vault
 from gateway.edge.hot import OrderRoute
 from gateway.edge.requests import Headers
+from gateway.journaling import Journaling
 from gateway.leases import Leases
 from gateway.live import Live
 from gateway.lookup import KeyLookup
@@ -120,20 +121,20 @@ class Road:
         catalogue.revision = 0
         catalogue.products = {"A": Product("A", "Tea", 100, "CNY", stocked=False)}
         access.replace([(token_hash("t"), Client(1, "shop", frozenset(scopes), frozenset({"*"})))])
-        leases = Leases(
-            Session("", "unused"), clock, Live(options), FakeBell(), Counters()
-        )  # Nothing is stocked, so nothing is asked for.
+        live, counters = Live(options), Counters()
+        # Nothing is stocked, so nothing is asked for.
+        leases = Leases(Session("", "unused"), clock, live, FakeBell(), counters)
+        journaling = Journaling(options.journal, live, clock, counters)
         unused_book = cast("OrderBook", None)
         keys = KeyLookup(self._nothing)
         vault, hasher = Vault({1: bytes(32)}), Hasher(bytes(32))
         sales = Sales(Session("", "unused"), clock, catalogue, leases)
         sales.revision = 0
         admission = Admission(
-            options, clock, catalogue, leases, self.queue, unused_book, keys, vault, hasher, Tasks(), sales
+            options, clock, catalogue, leases, self.queue, unused_book, keys, vault, hasher, Tasks(), sales, journaling
         )
         admission.open = True
         self._lookup = admission.lookup
-        counters = Counters()
         rates = Rates(lambda _: None, hasher, None, counters)
         log = RequestLog(options.log, counters)
         self._route = OrderRoute(options.http, access, clock, admission, counters, rates, log)

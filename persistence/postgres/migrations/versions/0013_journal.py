@@ -1,0 +1,10 @@
+"""What the journals of workers leave in the ledger."""
+
+from persistence.postgres.migrate import run_sql
+
+revision = "0013"
+down_revision = "0012"
+
+
+def upgrade() -> None:
+    run_sql("0013_journal")
