@@ -8,9 +8,10 @@ duplicate of itself, so whatever stops this half-way may simply begin again.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -249,9 +250,9 @@ class Drainer:
         self._age_ms_max = key_days * DAY_MS - AGE_MARGIN_MS
         self._is_open = is_open
         self._own: tuple[str, Ledger, Drain] | None = None
-        self._orphan: _Adopted | None = None
+        self._orphans: list[_Adopted] = []
         self._looked_at = 0.0
-        self._fault = ""
+        self._faults: dict[str, str] = {}  # what keeps a journal, as it was said last
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -263,25 +264,35 @@ class Drainer:
         finally:
             if self._own is not None:
                 self._own[1].close()
-            if self._orphan is not None:
-                self._orphan.ledger.close()
-                self._orphan.orphan.close(remove=False)
+            for adopted in self._orphans:
+                adopted.ledger.close()
+                adopted.orphan.close(remove=False)
+            self._orphans.clear()
 
     async def step(self, folder: Path) -> None:
-        """Bring what there is. What cannot be brought now stays for the next time."""
+        """Bring what there is. What cannot be brought now stays for the next time, and holds up nothing else: units
+        that one journal's orders wait for may be kept for another one's.
+        """
+        if self._journaling.left:
+            await self._try("own", self._drain_own(folder))
+        for adopted in list(self._orphans):
+            await self._try(adopted.orphan.owner, self._bury(adopted))
+        now = time.monotonic()
+        if now - self._looked_at >= ADOPT_S:
+            self._looked_at = now
+            await self._try("adopt", self._adopt(folder))
+
+    async def _try(self, what: str, bringing: Coroutine[Any, Any, None]) -> None:
+        """Say once what keeps it."""
         try:
-            if self._journaling.left:
-                await self._drain_own(folder)
-            now = time.monotonic()
-            if self._orphan is not None or now - self._looked_at >= ADOPT_S:
-                self._looked_at = now
-                while await self._adopt(folder):
-                    pass
-            self._fault = ""
+            await bringing
         except AGAIN as error:
-            if (fault := repr(error)) != self._fault:
-                log.warning("drain_stopped", error=fault)
-            self._fault = fault
+            fault = repr(error)
+            if self._faults.get(what) != fault:
+                log.warning("drain_stopped", journal=what, error=fault)
+            self._faults[what] = fault
+        else:
+            self._faults.pop(what, None)
 
     async def _drain_own(self, folder: Path) -> None:
         owner = self._journaling.owner
@@ -303,23 +314,21 @@ class Drainer:
             if brought:
                 log.info("journal_drained", orders=brought, left=self._journaling.left)
 
-    async def _adopt(self, folder: Path) -> bool:
-        """Bring one orphan to its end. False when there is none."""
-        if self._orphan is None:
-            orphan = await asyncio.to_thread(_next_orphan, folder, self._journaling.owner)
-            if orphan is None:
-                return False
+    async def _adopt(self, folder: Path) -> None:
+        """Take up all that nobody holds, and bring each to its end."""
+        held = {self._journaling.owner, *(adopted.orphan.owner for adopted in self._orphans)}
+        while (orphan := await asyncio.to_thread(_next_orphan, folder, held)) is not None:
             ledger = self._open_ledger(orphan.owner)
             drain = self._drain(ledger, self._journaling.settled, partial(_put_aside, folder, orphan.owner))
-            self._orphan = _Adopted(orphan, ledger, drain)
+            adopted = _Adopted(orphan, ledger, drain)
+            self._orphans.append(adopted)
+            held.add(orphan.owner)
             log.warning(
                 "journal_adopted", owner=orphan.owner, torn_bytes=orphan.torn_bytes, damages=len(orphan.damaged)
             )
             self._counters.journals_adopted += 1
             self._counters.journal_damages += len(orphan.damaged)
-        await self._bury(self._orphan)
-        self._orphan = None
-        return True
+            await self._try(orphan.owner, self._bury(adopted))
 
     async def _bury(self, adopted: "_Adopted") -> None:
         """Every record becomes a row, the owner's leases are closed, and the file goes: in this order."""
@@ -334,6 +343,7 @@ class Drainer:
             adopted.ledger.close()
         units = await journals.bury(self._session, orphan.owner, self._leases.home)
         self._leases.returned()
+        self._orphans.remove(adopted)
         await asyncio.to_thread(orphan.close, remove=True)
         log.info("journal_done", owner=orphan.owner, units=units)
 
@@ -345,15 +355,15 @@ class Drainer:
         )
 
 
-class _Adopted(msgspec.Struct):
+class _Adopted(msgspec.Struct, eq=False):
     orphan: Orphan
     ledger: Ledger
     drain: Drain
     read_to: int = 0
 
 
-def _next_orphan(folder: Path, own: str) -> Orphan | None:
-    return next(iter(adopt(folder, {own})), None)
+def _next_orphan(folder: Path, held: Collection[str]) -> Orphan | None:
+    return next(iter(adopt(folder, held)), None)
 
 
 async def _put_aside(folder: Path, owner: str, record: Record, why: str) -> None:

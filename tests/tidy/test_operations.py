@@ -13,6 +13,9 @@ from tests.tidy.source import ROOT
 
 PAGE = ROOT / "deploy" / "operations" / "metrics.md"
 RULES = ROOT / "deploy" / "alerts" / "floodgate.yml"
+FAULTS = ROOT / "deploy" / "operations" / "faults.md"
+# Words of the page of faults that are no lines of a log: a field of one, and a table of PostgreSQL.
+FIELDS_AND_TABLES = {"torn_bytes", "pg_stat_activity"}
 GAUGES = (Gauge, GaugeByWorker, Distribution)
 METRICS = {
     BUILD_INFO,
@@ -79,3 +82,13 @@ def test_page_names_alarms_that_there_are() -> None:
 def test_histograms_are_named_as_the_library_names_them() -> None:
     family = HistogramMetricFamily("x", "", buckets=[("+Inf", 1)], sum_value=1)
     assert [sample.name for sample in family.samples] == ["x_bucket", "x_count", "x_sum"]
+
+
+def test_page_of_faults_names_metrics_alarms_and_log_lines_that_there_are() -> None:
+    text = FAULTS.read_text()
+    alarms = {rule["alert"] for rule in rules()}
+    said = "".join(path.read_text() for path in (ROOT / "gateway").rglob("*.py"))
+    assert set(re.findall(r"floodgate_[a-z_]+", text)) - METRICS == set()
+    assert set(re.findall(r"Floodgate[A-Z]\w+", text)) - alarms == set()
+    lines = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", text)) - METRICS
+    assert {line for line in lines if f'"{line}"' not in said} == FIELDS_AND_TABLES
