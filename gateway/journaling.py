@@ -157,8 +157,9 @@ class Journaling:
         finally:
             self._appending -= 1
         self.fault = ""
-        self.left += len(batch)
-        self.receipts.update((pending.entry.key_hash, pending.entry.fingerprint) for pending in batch)
+        if self._file is file:
+            self.left += len(batch)
+            self.receipts.update((pending.entry.key_hash, pending.entry.fingerprint) for pending in batch)
         self._counters.journaled += len(batch)
         self._counters.journal_seconds.observe(time.monotonic() - started)
 
@@ -186,10 +187,14 @@ class Journaling:
             await self._do(file, file.clear)
 
     async def close(self, *, remove: bool) -> None:
-        """Let go of the file. Unless it is removed, it is adopted by whoever looks next."""
+        """Let go of the file. Unless it is removed, it is adopted by whoever looks next, and what is in it is his
+        affair: nobody would tell this worker what becomes of it.
+        """
         file, self._file = self._file, None
         self.named = self._owner = ""
-        self._read_to = 0
+        self._read_to = self.left = 0
+        for kept in (self.receipts, self._pinned, self._leases_of):
+            kept.clear()
         if file is not None:
             try:
                 await self._run(lambda _: file.close(remove=remove))

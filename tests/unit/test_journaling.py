@@ -178,8 +178,17 @@ async def test_next_owner_begins_a_journal_of_his_own_and_leaves_the_orders_of_t
     await desk.open(NEXT_OWNER)
     files = {file.owner: (file.records, file.locked) for file in peek(desk.folder)}
     assert files == {OWNER: (1, False), NEXT_OWNER: (0, True)}
-    assert desk.journaling.left == 1
     assert await desk.journaling.read() == []
+
+
+async def test_next_owner_is_not_concerned_with_the_orders_of_the_one_before(desk: Desk) -> None:
+    """Whoever adopts their journal tells nobody what becomes of them."""
+    await desk.open()
+    await desk.journaling.append([pending(1)])
+    await desk.open(NEXT_OWNER)
+    assert desk.journaling.is_empty
+    assert desk.journaling.receipts == {}
+    assert not desk.journaling.pins(LEASE)
 
 
 async def test_next_owner_removes_an_empty_journal_of_the_one_before(desk: Desk) -> None:
