@@ -84,6 +84,8 @@ class Committer:
         self._reply_s_max = reply_s_max
         self._journaling = journaling
         self._probing = False
+        self._committing = False
+        self._turn = asyncio.Lock()  # to use the ledger's connection
         self._tracer = tracer
         self._under_way: Sequence[Pending] = ()
         self._busy_since = math.inf  # the end of the commit before, on the clock that does not step; inf after a rest
@@ -133,7 +135,8 @@ class Committer:
 
     async def _reopen(self) -> None:
         try:
-            await self._ledger_of_owner().ensure_open()
+            async with self._turn:
+                await self._ledger_of_owner().ensure_open()
         except (LedgerUnavailableError, NotDurableError) as error:
             log.warning("ledger_away", error=str(error))
             await asyncio.sleep(RETRY_MAX_S)
@@ -160,10 +163,12 @@ class Committer:
             self._tasks.start(self._probe())
 
     async def _probe(self) -> None:
-        """Try the ledger until it is back; admission stays closed meanwhile."""
+        """Try the ledger until it is back; admission stays closed meanwhile. A batch that is being tried says more
+        about it than a connection does.
+        """
         try:
             while not self._admission.open and not self._queue.closed:
-                await self._reopen()
+                await (asyncio.sleep(RETRY_MIN_S) if self._committing else self._reopen())
         finally:
             self._probing = False
 
@@ -225,6 +230,7 @@ class Committer:
 
     async def _commit(self, batch: Sequence[Pending]) -> None:
         started = time.monotonic()
+        self._committing = True
         try:
             known = await self._commit_until_known(batch, started + self._reply_s_max)
         except PoisonError as error:
@@ -233,6 +239,8 @@ class Committer:
         except AwayError as error:
             await self._keep(batch, error)
             return
+        finally:
+            self._committing = False
         if known is None:
             self._refuse(batch, Refusal("ledger_away"))
             return
@@ -258,7 +266,7 @@ class Committer:
         while True:
             batch_id = ids.new_id(self._clock.now_ms())
             try:
-                async with self._patience(started, batch_id):
+                async with self._patience(started, batch_id), self._turn:
                     return batch_id, await self._ledger_of_owner().commit(batch_id, [each.entry for each in batch])
             except ledger.AmbiguousError as error:
                 log.warning("batch_ambiguous", batch_id=batch_id.hex(), orders=len(batch))
