@@ -5,7 +5,7 @@ FLOODGATE := $(VENV)/bin/floodgate
 STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml setup.py core_ext/codes.py $(wildcard core_ext/compiled/*.pyx core_ext/compiled/*.pxd)
 
-.PHONY: setup up test lint sanitize leaks bench profile clean
+.PHONY: setup up test lint sanitize leaks bench faults profile clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ lint: setup
 
 bench: setup
 	$(FLOODGATE) bench
+
+# Breaks a system of its own in every way that this machine allows; within an hour.
+faults: setup
+	$(FLOODGATE) faults
 
 profile: setup
 	$(VENV)/bin/python -m bench.profile --out profiles

@@ -41,6 +41,7 @@ SECTIONS = {
         "journal": ("gateway.cli.journal", "journal", "Show journals, and give up one whose disk is lost."),
         "audit": ("gateway.cli.audit", "audit", "Check that the books balance."),
         "bench": ("gateway.cli.bench", "bench", "Measure what this machine does."),
+        "faults": ("gateway.cli.faults", "faults", "Break a system of its own, and check that nothing is lost."),
     },
     "Processes of a deployment": {
         "migrate": ("gateway.cli.processes", "migrate", "Bring the ledger's schema and the streams up to date."),
