@@ -5,7 +5,7 @@ FLOODGATE := $(VENV)/bin/floodgate
 STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml setup.py core_ext/codes.py $(wildcard core_ext/compiled/*.pyx core_ext/compiled/*.pxd)
 
-.PHONY: setup up test lint sanitize leaks bench faults profile clean
+.PHONY: setup up test lint sanitize leaks bench faults simulate profile clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,11 @@ bench: setup
 # Breaks a system of its own in every way that this machine allows; within an hour.
 faults: setup
 	$(FLOODGATE) faults
+
+# Whole systems in a virtual world, each with its own faults; about a minute. SEEDS=1000000 takes hours.
+SEEDS ?= 5000
+simulate: setup
+	$(VENV)/bin/python -m tests.simulation --seeds $(SEEDS)
 
 profile: setup
 	$(VENV)/bin/python -m bench.profile --out profiles
