@@ -124,7 +124,6 @@ class Admission:
         self._in_flight: dict[bytes, InFlight] = {}
         self.lookup = lookup
         self.open = False  # whether the ledger takes orders, as the committer last saw it
-        self.open_since_s = 0.0  # on PostgreSQL's clock
         self.draining = False
         self.event_bytes_max = 1 << 20
 
@@ -341,9 +340,17 @@ class Admission:
         if error is not None:
             outcome.set_result(LEDGER_AWAY if isinstance(error, LedgerUnavailableError) else Refusal("internal"))
         elif stored is None:
-            outcome.set_result(refusal)
+            outcome.set_result(self._of_unknown(refusal))
         else:  # It is a retry, which is rare, and is looked up once more.
             self._tasks.start(self._finish(refusal, request, outcome))
+
+    def _of_unknown(self, refusal: Refusal) -> Refusal:
+        """What to answer to a key that the ledger does not know: it may be in a journal, and then it has an order. That
+        has its units, which the ledger still counts as unsold: as long as they are there, nobody hears that they are
+        sold out.
+        """
+        held = self._journaling.others_may_hold and refusal.code != "sold_out"
+        return LEDGER_AWAY if held else refusal
 
     async def _finish(self, answer: Refusal | Waiting, request: Request, outcome: Promise) -> None:
         """Bring a request to its answer that could not be answered at once."""
@@ -379,7 +386,7 @@ class Admission:
         try:
             stored = await self.lookup.find(key_hash)
             if stored is None:
-                return refusal
+                return self._of_unknown(refusal)
             return await self.replay(stored, fingerprint, client)
         except OverloadedError:
             return OVERLOADED

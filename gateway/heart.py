@@ -19,6 +19,8 @@ from persistence.errors import LedgerUnavailableError, OwnerNotAliveError
 from persistence.postgres import control
 from persistence.postgres.session import Session
 
+HEARTBEATS_MISSED = 3  # before an owner may be taking orders into its journal
+
 log = structlog.get_logger("heart")
 
 
@@ -60,9 +62,12 @@ class Heart:
     async def _beat(self) -> None:
         # What was counted for a beat that the ledger does not hear is lost: it says how things are, and no more.
         pinch = self._leases.pinch.take(self._leases.parking.skus)
-        left = self._journaling.left
-        reading = await control.heartbeat(self._session, self._registered, pinch, self._heartbeat_s, left)
-        self._clock.observe(*reading)
+        journaling, clock = self._journaling, self._clock
+        since_s = max(clock.now_s() - HEARTBEATS_MISSED * self._heartbeat_s, journaling.back_at_s)
+        reading, journaling.others_may_hold = await control.heartbeat(
+            self._session, self._registered, pinch, self._heartbeat_s, journaling.left, since_s
+        )
+        clock.observe(*reading)
         await self._tell_journal()
         await self._comparison.step()
         if await control.reap(self._session):

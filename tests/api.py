@@ -150,7 +150,6 @@ class Placing:
         self.outcome: Outcome | Exception | None = None
         self.requests: list[Request] = []
         self.open = True
-        self.open_since_s = 0.0
         self.draining = False
         self.crowded = False
         self.in_flight = 0

@@ -28,12 +28,12 @@ from gateway.api.reading import (
 from gateway.domain.access import Client
 from gateway.domain.outcomes import ProblemError, Refusal, refuse
 from gateway.edge.requests import read_headers
+from gateway.heart import HEARTBEATS_MISSED
 from gateway.orders import body_of, event_of
 from gateway.services import Services
 from persistence.postgres import order_changes
 
 PATH = "/v1/orders"
-HEARTBEATS_MISSED = 3  # before an owner may be taking orders into its journal
 CURSOR_ROUTE = b"\x11"  # tells the digests of this list from those of keys and of other lists
 READ_SCOPES = ("orders:read", "orders:read:all")
 ORDER_ID = Parameter("order_id", "path", str, "The order's id", required=True, example=examples.ORDER_ID)
@@ -205,7 +205,7 @@ async def _may_be_journaled(services: Services, key_hash: object) -> bool:
     if key_hash in services.journaling.receipts:
         return True
     silent_s = HEARTBEATS_MISSED * services.settings.owner.heartbeat_ms / 1000
-    since_s = max(services.clock.now_s() - silent_s, services.admission.open_since_s)
+    since_s = max(services.clock.now_s() - silent_s, services.journaling.back_at_s)
     return await services.book.may_be_journaled(services.journaling.owner, since_s)
 
 

@@ -4,6 +4,7 @@ Nothing here moves units except through the functions in `stock`. Every statemen
 once.
 """
 
+import datetime as dt
 import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -26,7 +27,9 @@ where application_name like $1 || '%' and xact_start < clock_timestamp() - make_
 _BEAT = """
 update worker set seen_at = clock_timestamp(), pinch = $2, journal_records = $4,
     pinch_s = greatest(extract(epoch from clock_timestamp() - seen_at), $3)
-where owner = $1 and state = 'alive' returning true
+where owner = $1 and state = 'alive'
+returning exists (select from worker o where o.journal is not null and o.state = 'alive' and o.owner <> $1
+    and (o.journal_records > 0 or o.seen_at < $5) and o.seen_at > clock_timestamp() - make_interval(secs => $6))
 """
 _STILL_ACTIVE = "select lease_id from stock_lease where lease_id = any($1::uuid[]) and state = 'active'"
 # Compared as a row and ordered by both, so that only the index of the owners' leases answers it in order: with the
@@ -50,12 +53,26 @@ where l.state = 'active' and (w.owner is null or w.state <> 'alive') and (w.owne
 """
 
 
+# How long an owner that has fallen silent, or has said that there are orders in its journal, keeps others from saying
+# what only holds for keys that nobody knows. By then somebody has been called to look after it.
+HELD_S = 600.0
+
+
 class Reading(NamedTuple):
     """PostgreSQL's clock said `ledger_time_s` (since 1970) between two moments of this host's monotonic clock."""
 
     ledger_time_s: float
     asked_at: float
     answered_at: float
+
+
+class Beat(NamedTuple):
+    """What a heartbeat is answered. `others_may_hold`: another owner may have orders in its journal, so that a key
+    which the ledger does not know may have an order all the same.
+    """
+
+    reading: Reading
+    others_may_hold: bool
 
 
 async def register(session: Session, owner: str, host: str, pid: int, lane: int, journal: str | None = None) -> None:
@@ -80,20 +97,24 @@ async def heartbeat(
     pinch: Mapping[str, tuple[int, int, int]] | None = None,
     every_s: float = 1.0,
     journal_records: int = 0,
-) -> Reading:
+    heard_since_s: float = 0.0,
+) -> Beat:
     """Say that `owner` lives, how many orders its journal has, and where stock pinches: stock key -> refills and orders
-    refused since the last heartbeat, one of which comes every `every_s`, and orders parked now. Returns a reading of
-    PostgreSQL's clock.
+    refused since the last heartbeat, one of which comes every `every_s`, and orders parked now. Who has a journal and
+    has not been heard of since `heard_since_s` (seconds since 1970) may have orders there.
 
     Raises OwnerNotAliveError once the owner has been declared dead: it has to drop its till and go on under a new id.
     """
     told = msgspec.json.encode(pinch).decode() if pinch else None
 
-    async def call(connection: asyncpg.Connection) -> Reading:
+    since = dt.datetime.fromtimestamp(heard_since_s, dt.UTC)
+
+    async def call(connection: asyncpg.Connection) -> Beat:
         reading = await read_clock(connection)
-        if await connection.fetchval(_BEAT, owner, told, every_s, journal_records) is None:
+        held = await connection.fetchval(_BEAT, owner, told, every_s, journal_records, since, HELD_S)
+        if held is None:
             raise OwnerNotAliveError(owner)
-        return reading
+        return Beat(reading, held)
 
     return await session.run(call)
 

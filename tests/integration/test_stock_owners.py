@@ -25,7 +25,7 @@ async def world(postgres_url: str) -> AsyncIterator[World]:
 
 
 async def test_heartbeat_answers_the_servers_clock(world: World) -> None:
-    reading = await control.heartbeat(world.control, await world.owner())
+    reading, _ = await control.heartbeat(world.control, await world.owner())
     assert reading.asked_at <= reading.answered_at
     now_s = float(await world.value("select extract(epoch from clock_timestamp())"))
     assert now_s - 5 < reading.ledger_time_s <= now_s
@@ -58,6 +58,52 @@ async def test_heartbeat_moves_the_owners_time(world: World) -> None:
     await control.heartbeat(world.control, owner)
     assert await control.bury(world.control, 60.0) == []
     assert await world.value("select state from worker") == "alive"
+
+
+@pytest.mark.parametrize(
+    ("journal", "records", "silent_s", "state", "held"),
+    [
+        ("x.journal", 0, 0, "alive", False),
+        ("x.journal", 1, 0, "alive", True),
+        ("x.journal", 0, 5, "alive", True),
+        ("x.journal", 0, 700, "alive", False),
+        ("x.journal", 3, 700, "alive", False),
+        ("x.journal", 3, 0, "dead", False),
+        (None, 0, 5, "alive", False),
+    ],
+)
+async def test_heartbeat_tells_whether_another_owner_may_have_orders_in_its_journal(
+    world: World,
+    journal: str | None,
+    records: int,
+    silent_s: int,
+    state: str,
+    held: bool,  # noqa: FBT001 - by position
+) -> None:
+    """Not for ever: after ten minutes somebody has been called to look after it."""
+    owner, other = await world.owner(), await world.owner()
+    await world.pool.execute(
+        "update worker set journal = $2, journal_records = $3, state = $4, "
+        "seen_at = clock_timestamp() - make_interval(secs => $5) where owner = $1",
+        uuid.UUID(other),
+        journal,
+        records,
+        state,
+        silent_s,
+    )
+    now_s = float(await world.value("select extract(epoch from clock_timestamp())"))
+    beat = await control.heartbeat(world.control, owner, heard_since_s=now_s - 3)
+    assert beat.others_may_hold is held
+    await world.pool.execute("update worker set state = 'dead', journal = null where owner = $1", uuid.UUID(other))
+
+
+async def test_heartbeat_tells_others_of_the_owners_own_journal_and_not_itself(world: World) -> None:
+    owner, other = await world.owner(), await world.owner()
+    await control.name_journal(world.control, owner, "x.journal")
+    assert not (await control.heartbeat(world.control, owner, journal_records=2)).others_may_hold
+    assert (await control.heartbeat(world.control, other)).others_may_hold
+    await control.name_journal(world.control, owner, None)
+    assert not (await control.heartbeat(world.control, other)).others_may_hold
 
 
 @pytest.mark.parametrize("state", ["dead", "left"])

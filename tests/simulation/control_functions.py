@@ -2,6 +2,7 @@
 batch, what waits to be told, what is known of a key. The first mark that a text has names its function.
 """
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,7 +57,14 @@ def clock(books: Books, _: Transaction) -> Moment:
 
 
 def beat(
-    books: Books, transaction: Transaction, owner: str, _pinch: object, _every_s: float, records: int = 0
+    books: Books,
+    transaction: Transaction,
+    owner: str,
+    _pinch: object,
+    _every_s: float,
+    records: int,
+    since: dt.datetime,
+    held_s: float,
 ) -> bool | None:
     books.lock(transaction, "owner", owner)
     known = books.owners.get(owner)
@@ -64,7 +72,15 @@ def beat(
         return None
     known.seen_at_s = books.clock_s
     known.records = records
-    return True
+    since_s = since.timestamp() - START_S
+    return any(
+        other.journal is not None
+        and other.state == "alive"
+        and name != owner
+        and (other.records > 0 or other.seen_at_s < since_s)
+        and other.seen_at_s > books.clock_s - held_s
+        for name, other in books.owners.items()
+    )
 
 
 def still_active(books: Books, _: Transaction, leases: Sequence[UUID]) -> list[Row]:

@@ -241,6 +241,7 @@ class FakeControl:
 
     def __init__(self, stock: FakeStock | None = None) -> None:
         self.outcome = "committed"
+        self.others_may_hold = False
         self.stock = stock or FakeStock()
         self.registered: list[str] = []
         self.pinches: list[str | None] = []
@@ -274,7 +275,7 @@ class FakeControl:
             return Moment(START_S)
         owner, pinch, *_ = arguments
         self.pinches.append(pinch)
-        return None if owner in self.stock.dead else True
+        return None if owner in self.stock.dead else self.others_may_hold
 
 
 class FakeRefusals:

@@ -411,6 +411,22 @@ async def test_admission_known_key_with_another_body_is_key_reused_though_sold_o
     assert refused(await road.place(body_=body(quantity=11))) == "key_reused"
 
 
+async def test_admission_unknown_key_is_not_refused_while_another_worker_may_have_it_in_its_journal(
+    impatient: Road,
+) -> None:
+    impatient.journaling.others_may_hold = True
+    impatient.catalogue.products = {}
+    assert refused(await impatient.place()) == "ledger_away"
+    impatient.journaling.others_may_hold = False
+    assert refused(await impatient.place()) == "invalid"
+
+
+async def test_admission_sold_out_is_said_whoever_has_a_journal(road: Road) -> None:
+    """The units of an order in a journal count as unsold in the ledger: they are not said to be gone."""
+    road.journaling.others_may_hold = True
+    assert refused(await road.place(body_=body(quantity=11))) == "sold_out"
+
+
 async def test_admission_unknown_key_is_refused_after_the_ledger_was_asked(road: Road) -> None:
     assert refused(await road.place(body_=body(quantity=11))) == "sold_out"
     assert road.book.asked == [[road.key_hash()]]

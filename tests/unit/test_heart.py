@@ -124,3 +124,20 @@ async def test_heart_tells_where_stock_pinches_and_counts_anew(world: World) -> 
     await world.heart.beat()
     await world.heart.beat()
     assert world.control.pinches == [f'{{"{SKU}":[1,1,0]}}', None]
+
+
+async def test_heart_tells_whether_others_may_have_orders_in_their_journals(world: World) -> None:
+    found = []
+    for held in (False, True, False):
+        world.control.others_may_hold = held
+        await world.heart.beat()
+        found.append(world.journaling.others_may_hold)
+    assert found == [False, True, False]
+
+
+async def test_heart_that_is_back_does_not_know_of_others_before_its_next_beat(world: World) -> None:
+    await world.heart.beat()
+    world.journaling.note_back()
+    assert world.journaling.others_may_hold
+    await world.heart.beat()
+    assert not world.journaling.others_may_hold
