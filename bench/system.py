@@ -35,8 +35,9 @@ QUIET_LOOK_S = 0.3
 QUIET_SHARE = 0.10  # of one core, of all processes of the system together
 LOOK_AGAIN_S = 0.1
 SEGMENT_MIB = 16  # of PostgreSQL's write-ahead log
-# An order of the first round must not expire in the middle of the tenth one.
-ENVIRONMENT = {"FLOODGATE_ORDERS__PAYMENT_TIMEOUT_S": "86400"}
+# An order of the first round must not expire in the middle of the tenth one; and a commit that takes long, or is held
+# on purpose, keeps its orders rather than send them to the journal: only rows count.
+ENVIRONMENT = {"FLOODGATE_ORDERS__PAYMENT_TIMEOUT_S": "86400", "FLOODGATE_JOURNAL__PATIENCE_MS": "60000"}
 # What would make it another system than one of its own.
 NOT_TAKEN = (
     "FLOODGATE_POSTGRES__URL",

@@ -134,7 +134,14 @@ async def test_bulk_is_answered_while_it_is_written(served: Served) -> None:
             found.append(verdict["order_id"])
         await stream.end()
         (summary,) = await stream.rest()
-        assert summary["summary"] == {"complete": True, "lines": 5, "accepted": 5, "replayed": 0, "refused": {}}
+        assert summary["summary"] == {
+            "complete": True,
+            "lines": 5,
+            "accepted": 5,
+            "replayed": 0,
+            "receipts": 0,
+            "refused": {},
+        }
         assert await stored(served) == set(found)
 
 
