@@ -147,7 +147,7 @@ class Committer:
 
     def _set_open(self, *, is_open: bool) -> None:
         if is_open and not self._admission.open:
-            self._journaling.note_back()
+            self._journaling.note_open()
         self._admission.open = is_open
         self._leases.away = not is_open
         if not is_open:

@@ -70,6 +70,7 @@ class Journaling:
         self.left = 0
         self.others_may_hold = False  # orders of which the ledger does not know yet, in their journals
         self.back_at_s = 0.0  # when the ledger came back last, on PostgreSQL's clock
+        self._was_open = False
         self.fault = "" if self.folder else "no folder"
         self.on_poisoned: Callable[[], None] = lambda: None
         self._bytes_max = settings.bytes_max
@@ -117,10 +118,14 @@ class Journaling:
         """Bytes of the file."""
         return self._file.size if self._file is not None else 0
 
-    def note_back(self) -> None:
-        """The ledger is back. Until the next heartbeat nobody knows who else has taken orders meanwhile."""
-        self.back_at_s = self._clock.now_s()
-        self.others_may_hold = True
+    def note_open(self) -> None:
+        """The ledger takes orders. Unless it does for the first time it has been away, and until the next heartbeat
+        nobody knows who else has taken orders meanwhile.
+        """
+        if self._was_open:
+            self.back_at_s = self._clock.now_s()
+            self.others_may_hold = True
+        self._was_open = True
 
     def pins(self, lease: bytes) -> bool:
         """Whether an order in the journal has units of this lease, which nobody may close before it is a row."""
