@@ -84,7 +84,8 @@ class Committer:
         self._reply_s_max = reply_s_max
         self._journaling = journaling
         self._probing = False
-        self._committing = False
+        self._settled = asyncio.Event()  # while no batch is being tried
+        self._settled.set()
         self._turn = asyncio.Lock()  # to use the ledger's connection
         self._tracer = tracer
         self._under_way: Sequence[Pending] = ()
@@ -168,7 +169,8 @@ class Committer:
         """
         try:
             while not self._admission.open and not self._queue.closed:
-                await (asyncio.sleep(RETRY_MIN_S) if self._committing else self._reopen())
+                await self._settled.wait()
+                await self._reopen()
         finally:
             self._probing = False
 
@@ -230,7 +232,7 @@ class Committer:
 
     async def _commit(self, batch: Sequence[Pending]) -> None:
         started = time.monotonic()
-        self._committing = True
+        self._settled.clear()
         try:
             known = await self._commit_until_known(batch, started + self._reply_s_max)
         except PoisonError as error:
@@ -240,7 +242,7 @@ class Committer:
             await self._keep(batch, error)
             return
         finally:
-            self._committing = False
+            self._settled.set()
         if known is None:
             self._refuse(batch, Refusal("ledger_away"))
             return

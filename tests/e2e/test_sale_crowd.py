@@ -96,7 +96,8 @@ async def test_sale_crowd_buys_nothing_before_the_start_and_exactly_the_units_af
     async with aiohttp.ClientSession(headers=headers, connector=connector, timeout=timeout) as client:
         crowd = Crowd(served, client)
         await crowd.put(starts_in_s=3600)
-        while "invalid" in {await ask(client, served) for _ in range(ASKED)}:  # A worker does not know the sale yet.
+        # A worker that does not know the sale yet says `invalid`, one that knows of no sales yet `ledger_away`.
+        while {await ask(client, served) for _ in range(ASKED)} != {"sale_not_open"}:
             await asyncio.sleep(0.05)
         pressing = [asyncio.create_task(crowd.press()) for _ in range(TOGETHER)]
         starts_at = await crowd.start_after(EARLY)
