@@ -105,17 +105,4 @@ async def silent(connection: asyncpg.Connection, silent_s: float) -> int:
 
 async def named(connection: asyncpg.Connection) -> list[Named]:
     """The owners that may have orders in a journal, who was silent longest first."""
-    return [
-        Named(
-            row["owner"],
-            row["host"],
-            row["journal"],
-            row["state"],
-            row["seen_at"],
-            row["journal_records"],
-            row["silent_s"],
-            row["leases"],
-            row["units"],
-        )
-        for row in await connection.fetch(_NAMED)
-    ]
+    return [Named(*row) for row in await connection.fetch(_NAMED)]

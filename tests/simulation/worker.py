@@ -223,6 +223,9 @@ class Worker:
             lambda: self.admission.open,
         )
         following = Following(sessions["follow"], [Topic(stock.BELL, self.bell.load)])
+        self._start_loops(heart, drainer, following, lookup)
+
+    def _start_loops(self, heart: Heart, drainer: Drainer, following: Following, lookup: KeyLookup) -> None:
         self._beating = self.tasks.loop("heart", heart.run)
         self._draining = self.tasks.loop("drain", drainer.run)
         self.tasks.loop("following", following.run)
