@@ -90,7 +90,7 @@ class Heart:
             if journal := await journaling.ensure_open(owner):
                 await control.name_journal(self._session, owner, journal)
                 journaling.named = owner
-        elif not journaling.wanted and journaling.named and journaling.is_empty:
+        elif not journaling.wanted and journaling.owner and journaling.is_empty:
             journaling.named = ""  # First, so that nothing can be appended any more.
             await control.name_journal(self._session, owner, None)
             await journaling.close(remove=True)

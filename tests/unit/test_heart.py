@@ -1,5 +1,7 @@
 """The worker's pulse: registered once, the clock learnt, leases compared, and a new owner when it was declared dead."""
 
+from pathlib import Path
+
 import pytest
 
 from gateway.clock import Clock
@@ -8,6 +10,8 @@ from gateway.journaling import Journaling
 from gateway.leases import Leases
 from gateway.live import Live
 from gateway.metrics import Counters
+from persistence.errors import LedgerUnavailableError
+from persistence.postgres import control
 from tests.unit.fakes import NO_SETTINGS, SKU, START_S, FakeBell, FakeControl, FakeLease, FakeSession, FakeStock
 
 LEASE, STRAY = b"\x01" * 16, b"\x02" * 16
@@ -143,3 +147,25 @@ async def test_heart_that_is_back_does_not_know_of_others_before_its_next_beat(w
         await world.heart.beat()
         found.append(world.journaling.others_may_hold)
     assert found == [False, False, True, False]
+
+
+async def test_heart_withdraws_the_name_of_a_journal_that_is_not_wanted_however_often_it_must_ask(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[str | None] = []
+    away = [True]
+
+    async def name(_session: object, _owner: str, journal: str | None) -> None:
+        if away and away.pop():
+            raise LedgerUnavailableError("away")
+        named.append(journal)
+
+    monkeypatch.setattr(control, "name_journal", name)
+    world.journaling.folder = tmp_path / "journal"
+    await world.heart.beat()
+    world.live.journal_mode = "reject"
+    await world.heart.beat()
+    assert (named, world.journaling.named, world.heart.missed) == ([], "", 1)
+    await world.heart.beat()
+    assert (named, world.journaling.owner) == ([None], "")
+    assert not list(world.journaling.folder.iterdir())
