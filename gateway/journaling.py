@@ -88,9 +88,12 @@ class Journaling:
 
     @property
     def usable(self) -> bool:
-        """Whether orders may be appended now."""
+        """Whether orders may be appended now. Before the ledger has taken orders for the first time it has nothing to
+        stand for: there are no units in hand.
+        """
         return (
-            bool(self.named)
+            self._was_open
+            and bool(self.named)
             and self.named == self._owner
             and self.wanted
             and self._file is not None
@@ -142,8 +145,7 @@ class Journaling:
             try:
                 self._file = await self._run(lambda folder: Journal.create(folder, owner, _host(), self._bytes_max))
             except JournalError as error:
-                self.fault = str(error)
-                log.error("journal_not_opened", folder=str(self.folder), error=str(error))  # noqa: TRY400 - no bug of ours
+                self._fail(str(error))
                 return None
             self._owner, self.fault = owner, ""
         return str(self._file.path)
@@ -211,7 +213,7 @@ class Journaling:
             try:
                 await self._run(lambda _: file.close(remove=remove))
             except JournalError as error:  # Its lock is given up all the same: somebody adopts what is there.
-                log.error("journal_not_put_away", path=str(file.path), error=str(error))  # noqa: TRY400 - nor is this
+                log.error("journal_not_put_away", path=str(file.path), error=str(error))  # noqa: TRY400 - no bug of ours
 
     def _pin(self, batch: Sequence[Pending]) -> None:
         for pending in batch:

@@ -41,6 +41,7 @@ class Desk:
     async def open(self, owner: str = OWNER) -> None:
         assert await self.journaling.ensure_open(owner) is not None
         self.journaling.named = owner
+        self.journaling.note_open()
 
     async def leave(self) -> None:
         self.left += 1
@@ -56,10 +57,18 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 async def test_journal_is_usable_once_the_ledger_knows_of_it(desk: Desk) -> None:
     found = []
     await desk.journaling.ensure_open(OWNER)
+    desk.journaling.note_open()
     for named in ("", OWNER, NEXT_OWNER):
         desk.journaling.named = named
         found.append(desk.journaling.usable)
     assert found == [False, True, False]
+
+
+async def test_journal_is_not_usable_before_the_ledger_has_taken_orders(desk: Desk) -> None:
+    """There would be no units to sell: the worker is not ready, and must not say so."""
+    await desk.journaling.ensure_open(OWNER)
+    desk.journaling.named = OWNER
+    assert not desk.journaling.usable
 
 
 async def test_journal_without_folder_is_never_usable() -> None:
