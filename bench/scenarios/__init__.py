@@ -3,7 +3,21 @@ them. A new scenario is a file with a `SCENARIO`, and one line here.
 """
 
 from bench.scenario import Scenario
-from bench.scenarios import accept, bulk, catalogue, copy, core, echo, lag, naive, overload, soldout, status, stream
+from bench.scenarios import (
+    accept,
+    bulk,
+    catalogue,
+    copy,
+    core,
+    echo,
+    lag,
+    naive,
+    overload,
+    slow,
+    soldout,
+    status,
+    stream,
+)
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
@@ -20,6 +34,7 @@ SCENARIOS: dict[str, Scenario] = {
         bulk.SCENARIO,
         status.SCENARIO,
         overload.SCENARIO,
+        slow.SCENARIO,
         lag.SCENARIO,
     )
 }
