@@ -206,9 +206,14 @@ class Drain:
     async def _lose(self, kept: Kept) -> None:
         """Store the order as one that is cancelled."""
         at_ms = self._clock.now_ms() - ids.time_of(kept.order_id)
-        row, histories = copied.cancelled(kept.order_row, kept.history_row, at_ms, ACTOR, UNITS_LOST)
-        entry = _entry(kept)._replace(order_row=row, history_row=b"".join(histories), parts=[])
-        refusals = await self._ledger.commit_lost(ids.new_id(self._clock.now_ms()), [entry])
+        try:
+            row, histories = copied.cancelled(kept.order_row, kept.history_row, at_ms, ACTOR, UNITS_LOST)
+            entry = _entry(kept)._replace(order_row=row, history_row=b"".join(histories), parts=[])
+            refusals = await self._ledger.commit_lost(ids.new_id(self._clock.now_ms()), [entry])
+        except (ValueError, PoisonError) as error:
+            await self._refuse(self._records[kept.order_id], str(error))
+            self._settled(kept)
+            return
         if not refusals:
             log.error("journal_order_lost_its_units", order_id=kept.order_id.hex())
             self._counters.journal_lost += 1

@@ -89,8 +89,10 @@ def _open(path: Path, owner: str) -> tuple[LockedFile, Header]:
 
 
 def _unpack(record: Record) -> tuple[Record, str]:
-    if record.kind != QUARANTINED:
+    if record.kind != QUARANTINED or len(record.payload) < _ORIGIN.size:
         raise JournalError("this is a journal, and no quarantine")
     sequence, kind, at_ms, length = _ORIGIN.unpack_from(record.payload)
+    if len(record.payload) < _ORIGIN.size + length:
+        raise JournalError("a record in quarantine ends within its reason")
     reason, payload = record.payload[_ORIGIN.size :][:length], record.payload[_ORIGIN.size + length :]
     return Record(sequence, kind, at_ms, payload), reason.decode(errors="ignore")

@@ -6,7 +6,7 @@ and the value. Source: PostgreSQL's documentation of COPY, "Binary Format".
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from persistence.postgres.orders import HISTORY, ORDER
 
@@ -43,8 +43,10 @@ def join(columns: Sequence[bytes | None]) -> bytes:
 
 
 def expiring_later(order_row: bytes, late_ms: int) -> bytes:
-    """The row of an order that has as long to be paid from now on as it had when it was made, `late_ms` ago."""
-    columns = split(order_row)
+    """The row of an order that has as long to be paid from now on as it had when it was made, `late_ms` ago. Raises
+    ValueError for bytes that are no such row.
+    """
+    columns = _row(order_row, _ORDER)
     expires_at = columns[_ORDER["expires_at"]]
     if expires_at is None or late_ms <= 0:
         return order_row
@@ -54,9 +56,9 @@ def expiring_later(order_row: bytes, late_ms: int) -> bytes:
 
 def cancelled(order_row: bytes, history_row: bytes, at_ms: int, actor: str, reason: str) -> tuple[bytes, list[bytes]]:
     """The rows of a new order as they stand once it has been cancelled, `at_ms` after its creation: its own, and those
-    of its history.
+    of its history. Raises ValueError for bytes that are no such rows.
     """
-    order, created = split(order_row), split(history_row)
+    order, created = _row(order_row, _ORDER), _row(history_row, _HISTORY)
     status = order[_ORDER["status"]]
     order[_ORDER["status"]], order[_ORDER["version"]] = b"cancelled", _integer(2)
     change = list(created)
@@ -69,8 +71,19 @@ def cancelled(order_row: bytes, history_row: bytes, at_ms: int, actor: str, reas
     return join(order), [history_row, join(change)]
 
 
+def _row(row: bytes, names: Mapping[str, int]) -> Columns:
+    """The columns of a row of this table; an older or newer version's may have others."""
+    columns = split(row)
+    if len(columns) != len(names):
+        raise ValueError(f"a row of {len(columns)} columns and not of {len(names)}")
+    return columns
+
+
 def _moved(time: bytes, by_ms: int) -> bytes:
-    return struct.pack(">q", struct.unpack(">q", time)[0] + by_ms * _US_PER_MS)
+    try:
+        return struct.pack(">q", struct.unpack(">q", time)[0] + by_ms * _US_PER_MS)
+    except struct.error as error:
+        raise ValueError("a row whose time is none of PostgreSQL's") from error
 
 
 def _integer(value: int) -> bytes:

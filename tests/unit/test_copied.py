@@ -1,9 +1,11 @@
+import struct
+
 import msgspec
 import pytest
 
 from core_ext import rows
 from core_ext.shapes import Change, Line, Order
-from persistence.postgres import copied
+from persistence.postgres import copied, orders
 
 ID = bytes.fromhex("0199a7c25d807c3e9b1f4a6d2e8c0f51")
 AT_MS = 1_790_000_000_000
@@ -78,3 +80,21 @@ def test_cancelled_order_has_the_rows_that_a_cancellation_would_have_written() -
     cancelled = msgspec.structs.replace(ORDER, status="cancelled", version=2)
     assert order_row == rows.order_row(cancelled, b"sealed")
     assert histories == [rows.history_row(ID, CREATED), rows.history_row(ID, CANCELLED)]
+
+
+@pytest.mark.parametrize(
+    "row", [rows.history_row(ID, CREATED), copied.join([*copied.split(rows.order_row(ORDER, None)), b""])]
+)
+def test_row_of_another_table_or_version_is_no_order(row: bytes) -> None:
+    with pytest.raises(ValueError, match="columns"):
+        copied.expiring_later(row, 7000)
+    with pytest.raises(ValueError, match="columns"):
+        copied.cancelled(row, rows.history_row(ID, CREATED), 5000, "floodgate", "units_lost")
+
+
+@pytest.mark.parametrize("expires_at", [b"", b"1234567", struct.pack(">q", 2**63 - 1)])
+def test_order_with_a_time_that_is_none_is_refused(expires_at: bytes) -> None:
+    columns = copied.split(rows.order_row(ORDER, None))
+    columns[orders.ORDER.split(", ").index("expires_at")] = expires_at
+    with pytest.raises(ValueError, match="time"):
+        copied.expiring_later(copied.join(columns), 7000)

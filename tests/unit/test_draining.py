@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from core_ext import ids
@@ -241,6 +242,20 @@ async def test_order_for_which_there_are_no_units_is_cancelled(bench: Bench) -> 
     assert bench.road.counters.journal_lost == 1
     assert bench.settled == [order_of(record)]
     assert bench.ledger.stored == []
+
+
+async def test_order_that_cannot_be_cancelled_is_put_aside_and_others_go_on(bench: Bench) -> None:
+    bench.road.start()
+    gone = bench.record([(b"g" * 16, 1)])
+    kept = decode_kept(gone.payload)
+    damaged = msgspec.structs.replace(kept, history_row=copied.join([b"one column"]))
+    bench.ledger.answers = [lambda entries: [fenced(entries[0])]]
+    await bench.drain.bring([gone._replace(payload=_encode(damaged))])
+    good = bench.record([], units=0)
+    await bench.drain.bring([good])
+    assert [sequence for sequence, _ in bench.aside] == [gone.sequence]
+    assert bench.settled == [kept.order_id, order_of(good)]
+    assert bench.ledger.lost == []
 
 
 async def test_order_never_goes_to_the_ledger_without_the_units_that_it_wants(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from persistence.journal import (
     quarantine,
     read_quarantine,
 )
-from persistence.journal.format import HEADER_BYTES, HEADER_COPIES
+from persistence.journal.file import new_header
+from persistence.journal.format import HEADER_BYTES, HEADER_COPIES, pack_head, pack_header
 from persistence.journal.locked import LockedFile
 from persistence.journal.quarantine import REASON_BYTES_MAX
 
@@ -132,3 +134,12 @@ def test_read_quarantine_of_a_journal_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="is a journal"):
         read_quarantine(journal.path)
     journal.close(remove=False)
+
+
+@pytest.mark.parametrize("payload", [b"", b"x" * 18, struct.pack(">QBQH", 1, 2, 3, 9) + b"8 bytes."])
+def test_read_quarantine_of_a_record_that_ends_early_is_an_error(tmp_path: Path, payload: bytes) -> None:
+    path = tmp_path / "o-1.quarantine"
+    header = new_header("o-1", "")
+    path.write_bytes(pack_header(header) + pack_head(Record(1, 0, 0, payload), header.seed) + payload)
+    with pytest.raises(JournalError):
+        read_quarantine(path)
