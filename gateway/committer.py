@@ -11,7 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 
@@ -179,6 +179,8 @@ class Committer:
         rows, or are known not to become any.
         """
         self._set_open(is_open=False)
+        if away is not None and away.in_doubt is not None:
+            self._tasks.start(self._end(away.batch_id, away.in_doubt))
         kept = self._without_limits(batch, away)
         started = time.monotonic()
         try:
@@ -191,6 +193,16 @@ class Committer:
         self._queue.committed(len(kept), self._busy_since - started)
         for pending in kept:
             pending.answer(RECEIPT)
+
+    async def _end(self, batch_id: bytes, error: ledger.AmbiguousError) -> None:
+        """See to it that the commit of a batch in doubt is over: as long as it hangs in the server it holds what the
+        next ones wait for. What became of it is told by the ids of its records.
+        """
+        while not self._queue.closed:
+            with suppress(LedgerUnavailableError):
+                await control.resolve(self._control, batch_id, error.backend_pid, self._owner)
+                return
+            await asyncio.sleep(RETRY_MAX_S)
 
     def _without_limits(self, batch: Sequence[Pending], away: AwayError | None) -> Sequence[Pending]:
         """The orders that no limit can turn away: only these may be promised. The buyers of the others come again."""

@@ -20,8 +20,9 @@ from gateway.admission import Admission, Request
 from gateway.batch import BatchQueue
 from gateway.domain.access import Client
 from gateway.domain.outcomes import Outcome, Promise, Receipt, Refusal
+from gateway.edge.answers import problem
 from gateway.edge.bulk_lines import Lines, Sent, Summary, read_line, verdict
-from gateway.edge.requests import Receive, Scope, Send
+from gateway.edge.requests import BROKEN, Receive, Scope, Send
 from gateway.metrics import Counters
 from gateway.rates import Allowance
 from gateway.requests_log import RequestLog
@@ -171,6 +172,7 @@ class BulkStream:
         self._more = True  # whether more of the body may come
         self._ended = False  # whether all lines have their place
         self._gone = False
+        self._begun = False  # whether the answer has
         self._filled = asyncio.Event()
         self._taken = asyncio.Event()
         self._summary = Summary()
@@ -186,6 +188,8 @@ class BulkStream:
             self._gone = True
         finally:
             self._room.streams -= 1
+        if self._gone and not self._begun:
+            await self._say_broken(send)
 
     async def _read(self, receive: Receive) -> None:
         try:
@@ -357,8 +361,16 @@ class BulkStream:
         self._ready_bytes -= len(body)
         self._taken.set()
 
+    async def _say_broken(self, send: Send) -> None:
+        """The client may be there, and only his body make no sense. Who is told nothing is told 500 by the server."""
+        self._room.counters.refused[BROKEN.code] += 1
+        answer = problem(BROKEN, self._request_id)
+        with contextlib.suppress(GoneError):
+            await self._send(send, {"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+            await self._send(send, {"type": "http.response.body", "body": answer.body, "more_body": False})
+
     async def _send(self, send: Send, message: dict[str, object]) -> None:
-        self._sending = True
+        self._sending = self._begun = True
         try:
             async with asyncio.timeout(TAKEN_S_MAX):
                 await send(message)

@@ -24,6 +24,8 @@ DRAINED_BYTES_MAX = 8 << 20
 # How long the body of a request is awaited that was answered without it.
 UNREAD_S_MAX = 1.0
 
+BROKEN = Refusal("bad_request", "the body ended early")
+
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -112,7 +114,7 @@ async def _read_all(receive: Receive, length: int, bytes_max: int) -> bytes | Re
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return Refusal("bad_request", "the body ended early")
+            return BROKEN
         piece = message.get("body", b"")
         size += len(piece)
         if size <= bytes_max:

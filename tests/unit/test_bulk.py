@@ -507,3 +507,26 @@ async def test_bulk_of_a_worker_that_stops_says_where_to_go_on(desk: Desk) -> No
         await desk.tasks[0]
     assert talk.verdicts == [(1, "ok"), (2, "ledger_away")]
     assert talk.summary["complete"] is False
+
+
+async def test_bulk_whose_body_breaks_before_the_first_verdict_is_refused(desk: Desk) -> None:
+    """A server that is given no answer makes a 500 of it."""
+    talk = Talk()
+    talk.leave()
+    async with asyncio.timeout(WAIT_S):
+        await desk.start(talk)
+    assert [message["status"] for message in talk.sent if "status" in message] == [400]
+    assert msgspec.json.decode(talk.sent[-1]["body"])["code"] == "bad_request"
+    assert desk.counters.refused == {"bad_request": 1}
+
+
+async def test_bulk_whose_body_breaks_behind_the_first_verdict_says_nothing_more(desk: Desk) -> None:
+    talk = Talk()
+    task = desk.start(talk)
+    talk.write(line("a"))
+    await until(lambda: talk.verdicts == [(1, "ok")])
+    talk.leave()
+    async with asyncio.timeout(WAIT_S):
+        await task
+    assert [message["status"] for message in talk.sent if "status" in message] == [200]
+    assert talk.verdicts == [(1, "ok")]
