@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
 
 import structlog
 
@@ -41,15 +42,24 @@ FENCED_TRIES = 3  # an order that finds its leases closed this often is told tha
 log = structlog.get_logger("committer")
 
 
-class AwayError(Exception):
-    """The ledger did not settle a batch in time, and the journal may have it. With `in_doubt` (the batch's id, and how
-    its commit ended) it may be in the ledger all the same.
+class Doubt(NamedTuple):
+    """A batch that nobody knows the outcome of: how its commit ended, and under whose name its backend runs, which may
+    not be that of the owner any more when somebody asks.
     """
 
-    def __init__(self, batch_id: bytes, in_doubt: ledger.AmbiguousError | None) -> None:
+    batch_id: bytes
+    error: ledger.AmbiguousError
+    owner: str
+
+
+class AwayError(Exception):
+    """The ledger did not settle a batch in time, and the journal may have it. In doubt it may be in the ledger all the
+    same.
+    """
+
+    def __init__(self, doubt: Doubt | None = None) -> None:
         super().__init__("the ledger is away")
-        self.batch_id = batch_id
-        self.in_doubt = in_doubt
+        self.doubt = doubt
 
 
 class Committer:
@@ -179,48 +189,49 @@ class Committer:
         rows, or are known not to become any.
         """
         self._set_open(is_open=False)
-        if away is not None and away.in_doubt is not None:
-            self._tasks.start(self._end(away.batch_id, away.in_doubt))
-        kept = self._without_limits(batch, away)
+        doubt = away.doubt if away is not None else None
+        if doubt is not None:
+            self._tasks.start(self._end(doubt))
+        kept = self._without_limits(batch, doubt)
         started = time.monotonic()
         try:
             if kept:
                 await self._journaling.append(kept)
         except JournalError as error:
-            await self._not_kept(kept, away, error)
+            await self._not_kept(kept, doubt, error)
             return
         self._busy_since = time.monotonic()
         self._queue.committed(len(kept), self._busy_since - started)
         for pending in kept:
             pending.answer(RECEIPT)
 
-    async def _end(self, batch_id: bytes, error: ledger.AmbiguousError) -> None:
+    async def _end(self, doubt: Doubt) -> None:
         """See to it that the commit of a batch in doubt is over: as long as it hangs in the server it holds what the
         next ones wait for. What became of it is told by the ids of its records.
         """
         while not self._queue.closed:
             with suppress(LedgerUnavailableError):
-                await control.resolve(self._control, batch_id, error.backend_pid, self._owner)
+                await self._ask(doubt)
                 return
             await asyncio.sleep(RETRY_MAX_S)
 
-    def _without_limits(self, batch: Sequence[Pending], away: AwayError | None) -> Sequence[Pending]:
+    def _without_limits(self, batch: Sequence[Pending], doubt: Doubt | None) -> Sequence[Pending]:
         """The orders that no limit can turn away: only these may be promised. The buyers of the others come again."""
         limited = [pending for pending in batch if pending.entry.limits]
         if not limited:
             return batch
-        if away is None or away.in_doubt is None:
+        if doubt is None:
             self._refuse(limited, Refusal("ledger_away"))
         else:
             for pending in limited:
                 pending.answer(Refusal("ledger_away"))
-            self._tasks.start(self._find_out(limited, away.batch_id, away.in_doubt))
+            self._tasks.start(self._find_out(limited, doubt))
         return [pending for pending in batch if not pending.entry.limits]
 
-    async def _find_out(self, orders: Sequence[Pending], batch_id: bytes, error: ledger.AmbiguousError) -> None:
+    async def _find_out(self, orders: Sequence[Pending], doubt: Doubt) -> None:
         """What became of orders in doubt whose buyers are gone; the relay sends the events of those that live."""
-        dead = {refusal.entry.key_hash for refusal in error.refusals}
-        committed = await self._resolve(batch_id, error)
+        dead = {refusal.entry.key_hash for refusal in doubt.error.refusals}
+        committed = await self._resolve(doubt)
         for pending in orders:
             if committed and pending.entry.key_hash not in dead:
                 self._leases.till.settle(pending.entry.parts)
@@ -229,16 +240,15 @@ class Committer:
                 self._leases.till.restore(pending.entry.parts)
         self._leases.returned()
 
-    async def _not_kept(self, batch: Sequence[Pending], away: AwayError | None, error: JournalError) -> None:
+    async def _not_kept(self, batch: Sequence[Pending], doubt: Doubt | None, error: JournalError) -> None:
         """The journal was full and has nothing of the batch: what the ledger has not either is free again. Or nobody
         knows what it has: then the worker leaves, and units that may be promised somewhere stay so to its end.
         """
-        doubt = away.in_doubt if away is not None else None
         if not isinstance(error, JournalFullError):
             for pending in batch:
                 pending.answer(Refusal("ledger_away"))
-        elif away is not None and doubt is not None and await self._resolve(away.batch_id, doubt):
-            await self._settle(away.batch_id, batch, doubt.refusals)
+        elif doubt is not None and await self._resolve(doubt):
+            await self._settle(doubt.batch_id, batch, doubt.error.refusals)
         else:
             self._refuse(batch, Refusal("ledger_away"))
 
@@ -285,8 +295,9 @@ class Committer:
             except ledger.AmbiguousError as error:
                 log.warning("batch_ambiguous", batch_id=batch_id.hex(), orders=len(batch))
                 self._counters.ambiguous += 1
-                async with self._patience(started, batch_id, error):
-                    if await self._resolve_soon(batch_id, error):
+                doubt = Doubt(batch_id, error, self._owner)
+                async with self._patience(started, batch_id, doubt):
+                    if await self._resolve_soon(doubt):
                         return batch_id, error.refusals
             except ledger.BatchFencedError:
                 log.warning("batch_id_exists")
@@ -297,14 +308,12 @@ class Committer:
                     if time.monotonic() >= deadline:
                         return None
                 elif pause > RETRY_MIN_S:  # Once may be a deadlock, or a connection that broke.
-                    raise AwayError(batch_id, None) from error
+                    raise AwayError from error
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, RETRY_MAX_S)
 
     @asynccontextmanager
-    async def _patience(
-        self, started: float, batch_id: bytes, in_doubt: ledger.AmbiguousError | None = None
-    ) -> AsyncIterator[None]:
+    async def _patience(self, started: float, batch_id: bytes, doubt: Doubt | None = None) -> AsyncIterator[None]:
         """No longer than the journal's patience, if there is one. What is cut off ends its connection, and is in
         doubt: how it ended is the same as if COMMIT had not been answered.
         """
@@ -315,25 +324,30 @@ class Committer:
             async with asyncio.timeout(max(started + self._journaling.patience_s - time.monotonic(), 0.0)):
                 yield
         except TimeoutError as error:
-            raise AwayError(batch_id, in_doubt or ledger.AmbiguousError(self._ledger.backend_pid, [])) from error
+            cut_off = ledger.AmbiguousError(self._ledger.backend_pid, [])
+            raise AwayError(doubt or Doubt(batch_id, cut_off, self._owner)) from error
 
-    async def _resolve_soon(self, batch_id: bytes, error: ledger.AmbiguousError) -> bool:
+    async def _resolve_soon(self, doubt: Doubt) -> bool:
         """As `_resolve`; with a journal, raises AwayError rather than ask for long."""
         if not self._journaling.usable:
-            return await self._resolve(batch_id, error)
+            return await self._resolve(doubt)
         try:
-            return await control.resolve(self._control, batch_id, error.backend_pid, self._owner)
-        except LedgerUnavailableError as unavailable:
-            raise AwayError(batch_id, error) from unavailable
+            return await self._ask(doubt)
+        except LedgerUnavailableError as error:
+            raise AwayError(doubt) from error
 
-    async def _resolve(self, batch_id: bytes, error: ledger.AmbiguousError) -> bool:
+    async def _resolve(self, doubt: Doubt) -> bool:
         """Whether an ambiguous batch was committed. Asks until it knows, however long that takes."""
         while True:
             try:
-                return await control.resolve(self._control, batch_id, error.backend_pid, self._owner)
+                return await self._ask(doubt)
             except LedgerUnavailableError:
                 self._set_open(is_open=False)
                 await asyncio.sleep(RETRY_MAX_S)
+
+    async def _ask(self, doubt: Doubt) -> bool:
+        """Whether the batch was committed. Its backend is over then."""
+        return await control.resolve(self._control, doubt.batch_id, doubt.error.backend_pid, doubt.owner)
 
     async def _settle(self, batch_id: bytes, batch: Sequence[Pending], refusals: list[ledger.Refusal]) -> None:
         """The batch is committed: answer its orders, and see to those that do not live."""

@@ -246,11 +246,14 @@ class FakeControl:
         self.registered: list[str] = []
         self.pinches: list[str | None] = []
         self.resolved: list[bytes] = []
+        self.ended: list[tuple[int, str]] = []  # backends, with the names that they were ended by
         self.compared: list[int] = []  # the leases of each question about leases
 
     async def execute(self, text: str, *arguments: Any) -> None:
         if "insert into worker" in text:
             self.registered.append(arguments[0])
+        if "pg_terminate_backend" in text:
+            self.ended.append((arguments[0], arguments[1]))
 
     async def fetch(self, text: str, *arguments: Any) -> list[dict[str, Any]]:
         if "from stock_lease" in text:

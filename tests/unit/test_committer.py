@@ -1,7 +1,9 @@
 """The committer: every batch ends in knowledge, every buyer is answered, every unit is settled or restored once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from gateway.committer import FENCED_TRIES
 from gateway.domain import outcomes as domain
 from gateway.domain.outcomes import Outcome
 from persistence.errors import LedgerUnavailableError, NotDurableError, PoisonError
-from persistence.postgres.ledger import AmbiguousError, BatchFencedError, Entry, Refusal
+from persistence.postgres.ledger import COMMIT_NAME, AmbiguousError, BatchFencedError, Entry, Refusal
 from persistence.postgres.orders import StoredKey
 from tests.unit.fakes import (
     SERVICE,
@@ -40,8 +42,8 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "RESTART_PAUSE_S", 0)
 
 
-async def running(reply_ms_max: int = 60_000) -> AsyncIterator[Road]:
-    made = Road({SKU: 0}, settings(orders={"reply_ms_max": reply_ms_max}))
+async def running(reply_ms_max: int = 60_000, **sections: dict[str, Any]) -> AsyncIterator[Road]:
+    made = Road({SKU: 0}, settings(orders={"reply_ms_max": reply_ms_max}, **sections))
     made.hold(10)
     made.start()
     yield made
@@ -51,10 +53,27 @@ async def running(reply_ms_max: int = 60_000) -> AsyncIterator[Road]:
     assert made.promised() == 0
 
 
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
 @pytest.fixture
 async def road() -> AsyncIterator[Road]:
     """A worker with 10 units in its hand; whatever happens, nothing stays promised."""
     async for made in running():
+        yield made
+
+
+@pytest.fixture
+async def journaled(tmp_path: Path) -> AsyncIterator[Road]:
+    """A worker with a journal, to which a commit goes that takes long."""
+    async for made in running(journal={"folder": str(tmp_path), "patience_ms": 50}):
+        owner = made.leases.owner
+        assert await made.journaling.ensure_open(owner)
+        made.journaling.named = owner
+        made.journaling.note_open()
         yield made
 
 
@@ -323,6 +342,20 @@ async def test_committer_asks_until_it_knows_what_became_of_a_batch(road: Road) 
     assert not road.admission.open
     road.control_session.away = False
     accepted(await placing)
+
+
+async def test_committer_ends_a_commit_that_hangs_by_the_name_of_who_sent_it(journaled: Road) -> None:
+    """Its owner may have been declared dead meanwhile, and be another one."""
+    was, hung = journaled.leases.owner, journaled.ledger
+    journaled.control_session.away = True
+    hung.held.clear()
+    assert isinstance(await journaled.send(), domain.Receipt)
+    journaled.leases.renew()
+    accepted(await journaled.place("k-2", body(SERVICE)))
+    assert journaled.ledger is not hung
+    journaled.control_session.away = False
+    await until(lambda: journaled.control.ended)
+    assert journaled.control.ended == [(hung.backend_pid, f"{COMMIT_NAME}{was}")]
 
 
 async def test_committer_buyer_of_an_ambiguous_batch_is_told_to_come_back_and_his_order_is_settled(road: Road) -> None:
