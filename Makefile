@@ -5,7 +5,7 @@ FLOODGATE := $(VENV)/bin/floodgate
 STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml setup.py core_ext/codes.py $(wildcard core_ext/compiled/*.pyx core_ext/compiled/*.pxd)
 
-.PHONY: setup up test lint sanitize leaks bench faults simulate profile clean
+.PHONY: setup up test lint sanitize leaks bench faults simulate fuzz profile clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,12 @@ faults: setup
 SEEDS ?= 5000
 simulate: setup
 	$(VENV)/bin/python -m tests.simulation --seeds $(SEEDS)
+
+# Inputs that nobody should send; within an hour. Where there is no wheel of atheris, hypothesis tries its inputs, too.
+INPUTS ?= 1000000
+fuzz: setup
+	-$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(VENV)/bin/python -m tests.fuzz --inputs $(INPUTS)
 
 profile: setup
 	$(VENV)/bin/python -m bench.profile --out profiles

@@ -65,6 +65,14 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def brief(packages: Iterable[str] = ()) -> dict[str, str]:
+    """Where and when something runs, in words, with the versions of Python and of these packages."""
+    revision = _commit()
+    found = {name: str(value) for name, value in machine().items()} | versions(packages)
+    found["date"] = datetime.now(UTC).isoformat(timespec="seconds")
+    return found | ({"commit": revision} if revision else {})
+
+
 def describe(before: dict[str, str | int | float], system: System | None, command: str, note: str) -> Environment:
     """The environment; `before` is the machine as it was before the load."""
     of_servers, durability = asyncio.run(_of_servers(system)) if system else ({}, {})

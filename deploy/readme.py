@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from bench.report import proof
 from bench.report.files import markdown, summary
 from core_ext.codes import FAULTS, PROBLEMS
 from gateway.domain.access import SCOPES
@@ -27,7 +28,9 @@ PICTURES = ROOT / "deploy" / "pictures"
 BENCH = PICTURES / "bench.json"
 SCALE = PICTURES / "scale.json"
 GROWTH = PICTURES / "growth.json"
-RECORDS = (BENCH, SCALE, GROWTH)
+PROOF = ROOT / "deploy" / "operations" / "proof.md"
+PROOFS = proof.Records(*(PICTURES / f"{name}.json" for name in ("faults", "soak", "simulation", "fuzz", "slow")))
+RECORDS = (BENCH, SCALE, GROWTH, *([PROOFS.matrix] if PROOFS.matrix.exists() else ()))
 EXAMPLE = ROOT / "deploy" / "examples" / "floodgate.toml"
 
 
@@ -107,6 +110,27 @@ def headline() -> str:
     return summary(BENCH)
 
 
+def proofs() -> str:
+    """What came of every proof when it ran last."""
+    return proof.summary(PROOFS)
+
+
+def matrix() -> str:
+    return proof.matrix_table(PROOFS.matrix)
+
+
+def guards() -> str:
+    return proof.guards_table(PROOFS.matrix)
+
+
+def worlds() -> str:
+    return proof.worlds_table(PROOFS.simulated)
+
+
+def inputs() -> str:
+    return proof.inputs_table(PROOFS.fuzzed)
+
+
 PARTS = {
     "codes": codes,
     "faults": faults,
@@ -115,12 +139,18 @@ PARTS = {
     "bench": bench,
     "headline": headline,
     "scale": scale,
+    "proofs": proofs,
+    "matrix": matrix,
+    "guards": guards,
+    "worlds": worlds,
+    "inputs": inputs,
 }
 DOCUMENTS = {
-    README: ("headline", "codes"),
-    CHINESE: ("headline", "codes"),
+    README: ("proofs", "headline", "codes"),
+    CHINESE: ("proofs", "headline", "codes"),
     REFERENCE: ("faults", "scopes", "settings"),
     MEASURING: ("bench", "scale"),
+    PROOF: ("proofs", "matrix", "guards", "worlds", "inputs"),
 }
 
 

@@ -57,9 +57,7 @@ decode_kept = msgspec.msgpack.Decoder(Kept).decode
 
 
 class Journaling:
-    """One per worker. `named` is the owner that the ledger knows to have this journal; `left` counts the orders that
-    are not rows yet.
-    """
+    """One per worker. `named` is the owner that the ledger knows to have this journal."""
 
     def __init__(self, settings: JournalSettings, live: Live, clock: Clock, counters: Counters) -> None:
         """Without a folder there is no journal, and `usable` stays False."""
@@ -67,7 +65,6 @@ class Journaling:
         self.patience_s = settings.patience_ms / 1000
         self.named = ""
         self.receipts: dict[bytes, bytes] = {}  # key -> fingerprint of the body, of orders that are not rows yet
-        self.left = 0
         self.others_may_hold = False  # orders of which the ledger does not know yet, in their journals
         self.back_at_s = 0.0  # when the ledger came back last, on PostgreSQL's clock
         self._was_open = False
@@ -82,7 +79,6 @@ class Journaling:
         self._owner = ""
         self._pinned: Counter[bytes] = Counter()  # leases, by the orders here that have units of them
         self._leases_of: dict[bytes, set[bytes]] = {}  # by order
-        self._appending = 0
         self._read_to = 0  # the last record that is a row
         self._full_until = -math.inf
 
@@ -108,8 +104,13 @@ class Journaling:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is in it that is not a row, nor about to be."""
-        return not self.left and not self._appending
+        """Whether nothing is in it that is not a row, nor about to be, nor may be in it without anybody knowing."""
+        return not self._leases_of
+
+    @property
+    def left(self) -> int:
+        """Orders of which that cannot be said."""
+        return len(self._leases_of)
 
     @property
     def owner(self) -> str:
@@ -158,7 +159,6 @@ class Journaling:
         if file is None or self.named != self._owner:  # The settings have changed while the ledger was tried.
             raise JournalFullError("there is no journal any more")
         at_ms, started = self._clock.now_ms(), time.monotonic()
-        self._appending += 1
         self._pin(batch)
         try:
             await self._do(file, lambda: file.append(records, at_ms))
@@ -168,11 +168,8 @@ class Journaling:
                 self._unpin(pending.entry.order_id)
             self._fail(str(error))
             raise
-        finally:
-            self._appending -= 1
         self.fault = ""
         if self._file is file:
-            self.left += len(batch)
             self.receipts.update((pending.entry.key_hash, pending.entry.fingerprint) for pending in batch)
         self._counters.journaled += len(batch)
         self._counters.journal_seconds.observe(time.monotonic() - started)
@@ -189,7 +186,6 @@ class Journaling:
         if kept.order_id not in self._leases_of:
             return
         self.receipts.pop(kept.key_hash, None)
-        self.left -= 1
         self._unpin(kept.order_id)
 
     async def passed(self, record: Record | None) -> None:
@@ -206,7 +202,7 @@ class Journaling:
         """
         file, self._file = self._file, None
         self.named = self._owner = ""
-        self._read_to = self.left = 0
+        self._read_to = 0
         for kept in (self.receipts, self._pinned, self._leases_of):
             kept.clear()
         if file is not None:

@@ -1,5 +1,5 @@
 """Faults of the journal, and of what the ledger's machine does beside it: what is broken while workers write down
-orders that the ledger does not hear.
+orders that the ledger does not hear, or hears half.
 
 To a worker the ledger is away as soon as its link refuses; that is quicker to make, and to end, than a dead server.
 """
@@ -10,12 +10,16 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from bench.faults import wire
 from bench.faults.crowds import Client, Hand
-from bench.faults.faults import BrokenError, Fault, Killed, MissedError, Ruled, Traced
+from bench.faults.faults import SPRUNG_S, BrokenError, Fault, Killed, MissedError, Ruled, Traced
 from bench.faults.mix import Wanted
-from bench.faults.proxy import Rule
+from bench.faults.proxy import Rule, Trap
 from bench.faults.site import ALL_WORKERS, GATEWAY, Site
 from deploy.local import process_table
+from persistence.journal import Record
+from persistence.journal.format import pack_head
+from persistence.journal.reading import Reader, read_header
 
 LINK = "worker-postgres"
 WRITTEN_S = 1.2  # until workers have noticed, and written down orders
@@ -25,6 +29,10 @@ POISON = "-poison-"
 SPOILT = (b"-poison-", b"-poiso\0-")
 POISONED_ORDERS = 3
 FILLER_BYTES = 1 << 16
+READ_BYTES_MAX = 1 << 24
+REAPED_S = 14.0  # at the latest a committer that has hung for 10 s is ended by the next heartbeat
+_ACTIVE = "select count(*) from stock_lease where state = 'active' and owner in ({})"
+_BACKENDS = "select count(*) from pg_stat_activity where client_port = {}"
 
 
 def ledger_away(site: Site) -> Ruled:
@@ -156,8 +164,33 @@ class Abandoned(Fault):
         return sorted(self.site.journals.glob("*.journal"))
 
 
+class Pinned(Abandoned):
+    """The ledger is back long before the workers: nobody may close a lease of theirs as long as their journals may have
+    orders of it.
+    """
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._leases = 0
+
+    def spoil(self) -> None:
+        self._leases = self._active()
+
+    def undo(self) -> None:
+        closed = self._leases - self._active()
+        super().undo()
+        if closed > 0:
+            raise BrokenError(f"{closed} leases were closed before the journals of their owners were replayed")
+
+    def _active(self) -> int:
+        owners = ", ".join(f"'{path.stem}'" for path in self.journals())
+        return int(self.site.query(_ACTIVE.format(owners))) if owners else 0
+
+
 class Torn(Abandoned):
-    """Half a record, and noise, stand behind what was synced, as a crash of the machine leaves it."""
+    """What was being written when the machine crashed stands behind what was synced: the next record, whose length is
+    there and whose bytes are only half, or pieces of older ones, and noise.
+    """
 
     def __init__(self, site: Site, pick: random.Random) -> None:
         super().__init__(site)
@@ -165,10 +198,27 @@ class Torn(Abandoned):
 
     def spoil(self) -> None:
         for path in self.journals():
-            data = path.read_bytes()
-            half = data[len(data) // 2 :][: self._pick.randint(1, 4000)]
+            pieces = [self._next_record(path), self._piece(path), b""]
             with path.open("ab") as file:
-                file.write(half + self._pick.randbytes(self._pick.randint(0, 200)))
+                file.write(self._pick.choice(pieces) + self._pick.randbytes(self._pick.randint(0, 200)))
+
+    def _piece(self, path: Path) -> bytes:
+        data = path.read_bytes()
+        return data[len(data) // 2 :][: self._pick.randint(1, 4000)]
+
+    def _next_record(self, path: Path) -> bytes:
+        """Its length is right, its end is zeros or noise; nothing when the journal has no record to make it of."""
+        with path.open("rb") as file:
+            header = read_header(file.fileno())
+            records = Reader(file.fileno(), header, path.stat().st_size).read(0, READ_BYTES_MAX)
+        if not records:
+            return b""
+        *_, last = records
+        whole = Record(last.sequence + 1, last.kind, last.at_ms, last.payload)
+        there = self._pick.randrange(len(last.payload) - 1)
+        absent = len(last.payload) - there
+        end = self._pick.choice([bytes(absent), self._pick.randbytes(absent)])
+        return pack_head(whole, header.seed) + last.payload[:there] + end
 
 
 class Twice(Abandoned):
@@ -179,6 +229,31 @@ class Twice(Abandoned):
             copy = path.with_name(f"{os.urandom(16).hex()}.journal")
             copy.write_bytes(path.read_bytes())
             copy.chmod(0o600)
+
+
+class Swallowed(Fault):
+    """A connection goes silent in the middle of a COPY, and PostgreSQL is not told: a backend that holds the locks of a
+    batch has to be ended by somebody, however long its client says nothing.
+    """
+
+    def __init__(self, site: Site, after_bytes: int) -> None:
+        self._site = site
+        self._trap = Trap(wire.COPY_DATA.request, "hold", after_bytes=after_bytes)
+
+    def inject(self) -> None:
+        self._site.links.trap(LINK, self._trap)
+        sprung = self._site.links.wait_sprung(SPRUNG_S)
+        if sprung is None:
+            raise MissedError
+        deadline = time.monotonic() + REAPED_S
+        while self._site.query(_BACKENDS.format(sprung.server_port)) != "0":
+            if time.monotonic() > deadline:
+                raise BrokenError(f"a committer that nobody hears of holds its locks after {REAPED_S:.0f} s")
+            time.sleep(0.2)
+
+    def undo(self) -> None:
+        self._site.links.calm()
+        self._site.ensure_running()
 
 
 class Poisoned(Fault):

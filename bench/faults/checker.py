@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 import asyncpg
 import nats
@@ -24,6 +25,7 @@ from bench.faults.history import Entry
 from bench.faults.judging import Stored, judge
 from bench.faults.record import Verdict
 from bench.faults.site import ALL_WORKERS, Site
+from persistence.journal import kept
 from persistence.nats.stream import NAME
 from persistence.postgres.audit import audit
 from persistence.postgres.connect import connect
@@ -33,6 +35,7 @@ LAST_UNIT_S = 10.0
 FETCH_EVENTS = 500
 FETCH_S = 10.0
 DURABLE = "faults-proof"
+WINDOW_SHARE = 0.9  # of the stream's window of duplicates: its end is not exact
 CANARIES = (mix.CANARY_NAME.encode(), mix.CANARY_NOTE.encode())
 _ORDERS = "select external_id, order_id::text, status from orders where external_id like $1 || '-%'"
 _CHANGES = """
@@ -50,6 +53,20 @@ select count(*) from pg_stat_activity
 where application_name like 'fg-commit:%' and xact_start < clock_timestamp() - interval '15 s'
 """
 _OUTBOX = "select count(*) from outbox"
+# What was sold of a lease beyond its units.
+_BEYOND_LEASE = "select coalesce(sum(used - units), 0)::bigint from stock_lease where used > units"
+_BEYOND_LIMIT = """
+select o.customer_id, sum(l.quantity)::bigint from orders o join order_lines l using (order_id)
+where l.sku = $1 and o.status not in ('cancelled', 'expired', 'refunded') group by 1 having sum(l.quantity) > $2
+"""
+
+
+class Came(NamedTuple):
+    """An event that the stream has. `stored_s` is when it was stored, in seconds since 1970."""
+
+    event_id: str
+    payload: bytes
+    stored_s: float = 0.0
 
 
 class Checker:
@@ -57,7 +74,7 @@ class Checker:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._seen: dict[str, str] = {}  # id of an event -> digest of its bytes
+        self._seen: dict[str, tuple[str, float]] = {}  # id of an event -> digest of its bytes, when it was stored
         self._numbers = itertools.count(1)
 
     def check(self, run: str, entries: Sequence[Entry], spoilt: frozenset[str] = frozenset()) -> Verdict:
@@ -70,6 +87,8 @@ class Checker:
         verdict.add(asyncio.run(self._books(run, entries, spoilt)))
         verdict.add(asyncio.run(self._stream(run)))
         verdict.found += self._in_logs() + asyncio.run(self._in_mirror())
+        if not spoilt:
+            verdict.found += [f"put aside: {path.name}" for path in kept(self._site.journals)]
         return verdict
 
     def _settle(self, verdict: Verdict) -> None:
@@ -83,7 +102,8 @@ class Checker:
     def _sell_out(self, sku: str, verdict: Verdict) -> None:
         """Buy every unit that is left, and then one more."""
         unsold = int(self._site.query(_UNSOLD.replace("$1", f"'{sku}'")))
-        missing = unsold - sum(self._buy(sku) for _ in range(unsold))
+        # Who cannot buy one waits for long: after that nobody tries the others.
+        missing = next((unsold - bought for bought in range(unsold) if not self._buy(sku)), 0)
         if missing:
             verdict.stranded += missing
             verdict.found.append(f"{missing} of {unsold} units of {sku} cannot be bought")
@@ -108,12 +128,20 @@ class Checker:
         try:
             rows = await connection.fetch(_ORDERS, run)
             forgotten = await connection.fetchval(_FORGOTTEN)
+            beyond_leases = await connection.fetchval(_BEYOND_LEASE)
+            beyond = await connection.fetch(_BEYOND_LIMIT, mix.LIMITED, mix.LIMIT_UNITS)
         finally:
             await connection.close()
         verdict = judge(entries, [Stored(*row) for row in rows], spoilt)
         if forgotten:
             verdict.hung += forgotten
             verdict.found.append(f"{forgotten} committers hang in their transactions")
+        if beyond_leases:
+            verdict.oversold += beyond_leases
+            verdict.found.append(f"{beyond_leases} units were sold beyond what leases had")
+        if beyond:
+            verdict.oversold += sum(units - mix.LIMIT_UNITS for _, units in beyond)
+            verdict.found.append(f"{len(beyond)} buyers have more of {mix.LIMITED} than they may")
         verdict.add(await self._audit())
         return verdict
 
@@ -134,11 +162,11 @@ class Checker:
     async def _stream(self, run: str) -> Verdict:
         """Every change of the row's orders is in the stream, and nothing else is."""
         came = await self._collect()
-        verdict = self._keep(came)
+        verdict = self._keep(came, self._site.times.duplicate_window)
         connection = await connect(self._site.postgres.url, "fg-faults", 60.0)
         try:
             changes = {row[0] for row in await connection.fetch(_CHANGES, run)}
-            unknown = await _unknown(connection, {event_id.partition(".")[0] for event_id, _ in came})
+            unknown = await _unknown(connection, {one.event_id.partition(".")[0] for one in came})
         finally:
             await connection.close()
         missing = changes - self._seen.keys()
@@ -150,29 +178,35 @@ class Checker:
             verdict.found.append(f"events of {len(unknown)} orders that are not in the ledger: {sorted(unknown)[:3]}")
         return verdict
 
-    def _keep(self, came: Sequence[tuple[str, bytes]]) -> Verdict:
-        """An event that comes again has to be the same."""
+    def _keep(self, came: Sequence[Came], window_s: float) -> Verdict:
+        """An event that comes again has to be the same, and is not stored twice while the stream still knows its id."""
         verdict = Verdict()
-        for event_id, payload in came:
+        for event_id, payload, stored_s in came:
             digest = hashlib.sha256(payload).hexdigest()
-            if self._seen.setdefault(event_id, digest) != digest:
+            before = self._seen.get(event_id)
+            self._seen[event_id] = digest, stored_s
+            if before is not None and before[0] != digest:
                 verdict.doubled += 1
                 verdict.found.append(f"two events with the id {event_id} differ")
+            elif before is not None and before[1] < stored_s < before[1] + window_s * WINDOW_SHARE:
+                verdict.doubled += 1
+                verdict.found.append(f"the event {event_id} was stored twice within {stored_s - before[1]:.1f} s")
             if any(canary in payload for canary in CANARIES):
                 verdict.found.append(f"personal data in the event {event_id}")
         return verdict
 
-    async def _collect(self) -> list[tuple[str, bytes]]:
-        """(id, payload) of the events that came since the last time."""
+    async def _collect(self) -> list[Came]:
+        """The events that came since the last time."""
         client = await nats.connect(self._site.nats.url)
-        came: list[tuple[str, bytes]] = []
+        came: list[Came] = []
         try:
             config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, max_ack_pending=2 * FETCH_EVENTS)
             subscription = await client.jetstream().pull_subscribe("orders.>", DURABLE, NAME, config)
             while True:
                 with suppress(TimeoutError):
                     for message in await subscription.fetch(FETCH_EVENTS, FETCH_S / 10):
-                        came.append((str(json.loads(message.data)["id"]), message.data))
+                        stored_s = message.metadata.timestamp.timestamp()
+                        came.append(Came(str(json.loads(message.data)["id"]), message.data, stored_s))
                         await message.ack()
                     continue
                 if not (await subscription.consumer_info()).num_pending:
@@ -186,18 +220,22 @@ class Checker:
         return [f"personal data in {log}" for log in logs if any(one in log.read_bytes() for one in CANARIES)]
 
     async def _in_mirror(self) -> list[str]:
-        found = []
-        async with Redis.from_url(self._site.valkey.url) as client:
-            async for key in client.scan_iter(count=1000):
-                kind = await client.type(key)
-                value = (
-                    await (client.hgetall(key) if kind == b"hash" else client.get(key))
-                    if kind in (b"hash", b"string")
-                    else key
-                )
-                if any(one in repr((key, value)).encode() for one in CANARIES):
-                    found.append(f"personal data in the mirror: {key!r}")
-        return found
+        return [line for mirror in self._site.mirrors for line in await _canaries_in(mirror.url)]
+
+
+async def _canaries_in(url: str) -> list[str]:
+    found = []
+    async with Redis.from_url(url) as client:
+        async for key in client.scan_iter(count=1000):
+            kind = await client.type(key)
+            value = (
+                await (client.hgetall(key) if kind == b"hash" else client.get(key))
+                if kind in (b"hash", b"string")
+                else key
+            )
+            if any(one in repr((key, value)).encode() for one in CANARIES):
+                found.append(f"personal data in the mirror: {key!r}")
+    return found
 
 
 async def _unknown(connection: asyncpg.Connection, order_ids: set[str]) -> set[str]:

@@ -350,7 +350,8 @@ class Traced(Fault):
         """The system calls that were looked at, and what was injected into them."""
         return self._output.read_text(errors="replace")
 
-    def undo(self) -> None:
+    def end(self) -> None:
+        """Let go of the processes; `said` is all there is then."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
@@ -358,6 +359,9 @@ class Traced(Fault):
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+    def undo(self) -> None:
+        self.end()
         self._site.ensure_running()
 
 

@@ -7,6 +7,7 @@ answer follows as soon as it is there. A request that was announced and has no a
 import asyncio
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -108,6 +109,11 @@ class Reader:
     def first_acknowledged_after(self, at: float) -> float | None:
         """When the first order after `at` was acknowledged, of those read."""
         return min((one for one in self.acknowledged_at if one >= at), default=None)
+
+    def longest_silence(self, since: float, until: float) -> float:
+        """The longest time in this span, in seconds, in which no order was acknowledged, of those read."""
+        moments = [since, *sorted(at for at in self.acknowledged_at if since < at < until), until]
+        return max(later - earlier for earlier, later in pairwise(moments))
 
     def _new_lines(self) -> Iterator[bytes]:
         if not self._path.exists():

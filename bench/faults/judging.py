@@ -67,6 +67,7 @@ def judge(entries: Sequence[Entry], stored: Sequence[Stored], spoilt: frozenset[
     checks = (
         ("lost", "acknowledged, and not in the ledger", _is_lost),
         ("lost", "cancelled, and not so in the ledger", _is_not_cancelled),
+        ("lost", "acknowledged, and cancelled although nobody asked for it", _is_cancelled_by_nobody),
         ("doubled", "one key, several orders", _has_several),
         ("doubled", "told different things of one order", _was_told_differently),
         ("doubled", "refused after it was acknowledged", _was_refused_later),
@@ -115,6 +116,11 @@ def _is_lost(one: Told, rows: list[Stored]) -> bool:
 
 def _is_not_cancelled(one: Told, rows: list[Stored]) -> bool:
     return any(a.what == "ok" for a in one.cancels) and not any(row.status == "cancelled" for row in rows)
+
+
+def _is_cancelled_by_nobody(one: Told, rows: list[Stored]) -> bool:
+    """An order whose units are gone ends so; no fault of the matrix takes any away for good."""
+    return one.acknowledged and not one.cancels and any(row.status == "cancelled" for row in rows)
 
 
 def _has_several(_: Told, rows: list[Stored]) -> bool:

@@ -5,6 +5,7 @@ import signal
 from typing import NamedTuple
 
 from bench.faults import wire
+from bench.faults.away import Swallowed
 from bench.faults.clocks import Clocks
 from bench.faults.crowds import Client
 from bench.faults.faults import (
@@ -25,6 +26,7 @@ from bench.faults.proxy import Rule, Sprung, Trap, Way
 from bench.faults.site import ALL_WORKERS, STEWARD, Site
 
 COPY_BYTES_MAX = 4096  # behind the beginning of a COPY: the rows of a few orders
+SWALLOWED_SHARE = 0.2  # each is waited for until the backend is ended: 10 s
 TABLES = ("orders", "order_lines", "stock_lease", "idempotency_key", "outbox", "batch", "buyer_taken")
 COMMITTED = rb"C\x00\x00\x00\x0bCOMMIT\x00"
 _REFUSE = """
@@ -96,6 +98,13 @@ def hole(scene: Scene, link: str) -> Fault:
     """Nothing passes, one way or both; afterwards what was held arrives, or the connections are gone."""
     ways: list[tuple[Way, ...]] = [("requests", "replies"), ("replies",), ("requests",)]
     return Ruled(scene.site, [link], Rule(hold=scene.pick.choice(ways)), cut=scene.pick.random() < 0.5)
+
+
+def hole_of_ledger(scene: Scene) -> Fault:
+    """All links of the workers, or one connection of theirs in the middle of a COPY."""
+    if scene.pick.random() < SWALLOWED_SHARE:
+        return Swallowed(scene.site, scene.pick.randrange(COPY_BYTES_MAX))
+    return hole(scene, "worker-postgres")
 
 
 def storm(scene: Scene) -> Fault:

@@ -21,8 +21,8 @@ PLENTY = "FAULT-PLENTY"
 MANY = tuple(f"FAULT-MANY-{number:02}" for number in range(20))
 LIMITED = "FAULT-LIMITED"
 LIMIT_UNITS = 2
-SCARCE_UNITS = 60
-SCARCE_SKUS = 3  # of each row
+# Of each row. Of the last one workers take more than they need at first, so that its last units are in several hands.
+SCARCE_UNITS = (60, 60, 120)
 CUSTOMERS = 400
 UNITS = 100_000_000
 LINES_MAX = 5
@@ -46,7 +46,7 @@ class Wanted(NamedTuple):
 
 def scarce_skus(run: str) -> tuple[str, ...]:
     """The SKUs of one row that sell out."""
-    return tuple(f"FAULT-SCARCE-{run}-{number}" for number in range(SCARCE_SKUS))
+    return tuple(f"FAULT-SCARCE-{run}-{number}" for number in range(len(SCARCE_UNITS)))
 
 
 def lasting_goods() -> list[Goods]:
@@ -55,7 +55,8 @@ def lasting_goods() -> list[Goods]:
 
 
 def scarce_goods(run: str) -> list[Goods]:
-    return [Goods(sku, "Faults", PRICE, CURRENCY, SCARCE_UNITS) for sku in scarce_skus(run)]
+    skus = zip(scarce_skus(run), SCARCE_UNITS, strict=True)
+    return [Goods(sku, "Faults", PRICE, CURRENCY, units) for sku, units in skus]
 
 
 def document(wanted: Wanted) -> dict[str, Any]:

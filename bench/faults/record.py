@@ -34,7 +34,9 @@ class Verdict(msgspec.Struct):
 
 
 class RowResult(msgspec.Struct, omit_defaults=False):
-    """A row of the matrix. `recover_s` is the longest time from the end of a fault to the next acknowledged order."""
+    """A row of the matrix. `recover_s` is the longest time from the end of a fault to the next acknowledged order;
+    `silent_s`, of a row in which orders go on, the longest time without one from before a fault to its end.
+    """
 
     row: int
     name: str
@@ -49,6 +51,7 @@ class RowResult(msgspec.Struct, omit_defaults=False):
     doubled: int = 0
     hung: int = 0
     recover_s: float | None = None
+    silent_s: float | None = None
     reason: str | None = None
     found: list[str] = msgspec.field(default_factory=list)
     logs: str | None = None
@@ -64,18 +67,25 @@ class Soak(msgspec.Struct):
     verdict: Verdict
 
 
+class Mutation(msgspec.Struct):
+    """A guard that was taken away, and the row or the seed of the simulation that noticed; None: nobody did."""
+
+    guard: str
+    caught_by: str | None
+
+
 class Matrix(msgspec.Struct):
-    """A whole run. `mutations` are those of the mutation run, which is another program."""
+    """A whole run. `mutations` are those of a run of all rows, from the project's own folder."""
 
     seed: int
     environment: dict[str, str]
     times: dict[str, float]
     rows: list[RowResult] = msgspec.field(default_factory=list)
-    mutations: list[dict[str, str]] = msgspec.field(default_factory=list)
+    mutations: list[Mutation] = msgspec.field(default_factory=list)
     soak: Soak | None = None
 
     @property
     def failed(self) -> bool:
-        return any(row.status == "failed" for row in self.rows) or (
-            self.soak is not None and not self.soak.verdict.clean
-        )
+        rows = any(row.status == "failed" for row in self.rows)
+        unnoticed = any(mutation.caught_by is None for mutation in self.mutations)
+        return rows or unnoticed or (self.soak is not None and not self.soak.verdict.clean)

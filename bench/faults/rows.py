@@ -6,10 +6,11 @@ import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bench.faults import away, makers, wire
+from bench.faults import away, makers, slots, wire
 from bench.faults.crowds import Forgotten, Slow, Vanished, hostile, stampede
 from bench.faults.faults import Asked, Dismissed, Done, Fault, Killed, Replaced, ServerEnded, Traced
 from bench.faults.makers import Scene
+from bench.faults.power import PowerLost
 from bench.faults.site import GATEWAY
 
 COMMITTERS = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'fg-commit:%'"
@@ -21,28 +22,25 @@ SLOWNESS = ("bodies", "headers", "flood")
 class Row(NamedTuple):
     """`make` gives the next fault; it is undone after `hold`: seconds, or the name of one of the site's times. The next
     one comes `gap_s` after orders flow again. `needs`: journal, strace. `mode` is that of the journal, where there is
-    one. `rate` times as many orders are offered as in other rows. With `within_s` an order has to be acknowledged that
-    soon although the fault lasts.
+    one. `rate` times as many orders are offered as in other rows. With `within_s` orders go on
+    although the fault lasts: never are all silent for longer.
     """
 
     number: int
     name: str
     how: str
-    make: Callable[[Scene], Fault] | None
+    make: Callable[[Scene], Fault]
     hold: float | str = 0.0
     gap_s: tuple[float, float] = (0.3, 1.2)
     needs: tuple[str, ...] = ()
     mode: str = "journal"
     rate: float = 1.0
     within_s: float = 0.0
-    reason: str = ""  # why it cannot run anywhere
 
 
 def swarm(scene: Scene) -> Fault:
     """A fault of any row of SWARM."""
-    make = BY_NUMBER[scene.pick.choice(SWARM)].make
-    assert make is not None
-    return make(scene)
+    return BY_NUMBER[scene.pick.choice(SWARM)].make(scene)
 
 
 ROWS = (
@@ -91,8 +89,8 @@ ROWS = (
     Row(
         12,
         "PostgreSQL in a black hole, either way or both",
-        "a proxy swallows",
-        lambda s: makers.hole(s, "worker-postgres"),
+        "a proxy swallows all, or one connection in the middle of COPY",
+        makers.hole_of_ledger,
         "hole",
     ),
     Row(
@@ -132,16 +130,16 @@ ROWS = (
     Row(
         20,
         "torn journals",
-        "all workers die; half a record and noise behind what was synced",
+        "all workers die; half of the next record, or noise, behind what was synced",
         lambda s: away.Torn(s.site, s.pick),
         needs=("journal",),
     ),
     Row(
         21,
         "power loss",
-        "",
-        None,
-        reason="it takes a file system that forgets what was not synced, under the journal and PostgreSQL",
+        "the ledger refuses; everything dies; journals keep what strace saw synced, the servers what the kernel has",
+        lambda s: PowerLost(s.site, s.pick),
+        needs=("journal", "strace"),
     ),
     Row(
         22,
@@ -154,7 +152,7 @@ ROWS = (
         23,
         "leases recovered before the journal is replayed",
         "all workers die; the ledger is back long before them",
-        lambda s: away.Abandoned(s.site),
+        lambda s: away.Pinned(s.site),
         "stop",
         needs=("journal",),
     ),
@@ -186,10 +184,11 @@ ROWS = (
     ),
     Row(
         28,
-        "Redis Cluster: MOVED, ASK, TRYAGAIN in load",
-        "",
-        None,
-        reason="the system under fault has one Redis node, no cluster",
+        "Redis Cluster: slots move, nodes die",
+        "three nodes: MOVED and ASK, SIGKILL; commands have one key each, and so never hear TRYAGAIN",
+        slots.disturb,
+        1.0,
+        mode="cluster",
     ),
     Row(29, "NATS kill -9", "SIGKILL", lambda s: ServerEnded(s.site, "nats"), 1.0),
     Row(

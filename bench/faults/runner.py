@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 import nats
 
-from bench.environment import versions
+from bench.environment import brief
 from bench.failure import ScenarioError
 from bench.faults.away import POISON
 from bench.faults.checker import Checker
@@ -42,7 +42,8 @@ TOOLS = {
     "strace": "strace is not installed: apt-get install strace",
     "cc": "no C compiler is installed: apt-get install gcc",
 }
-MODES = ("journal", "reject", "small", "clock")  # Rows of one mode follow one another, on one site if they can.
+# Rows of one mode follow one another, on one site if they can.
+MODES = ("journal", "reject", "small", "clock", "cluster")
 
 # What a broken system makes of the runner's own questions.
 FAILURES = (ScenarioError, StackError, EdgeError, Unavailable, OSError, asyncpg.PostgresError, nats.errors.Error)
@@ -62,6 +63,10 @@ class Plan:
         self.injections = injections
         self.rate = rate
 
+    def new_record(self) -> Matrix:
+        """Where, when and how it runs."""
+        return Matrix(self.seed, brief(PACKAGES), self.times._asdict())
+
 
 class Runner:
     """One run. `folder` holds the sites; `close` leaves the logs of failed rows in it."""
@@ -75,18 +80,13 @@ class Runner:
         self._sites = 0
         self._mode = ""
 
-    def run(self) -> Matrix:
+    def run(self) -> list[RowResult]:
         """Every row of the plan."""
-        plan = self._plan
-        matrix = Matrix(
-            plan.seed, {name: str(value) for name, value in versions(PACKAGES).items()}, plan.times._asdict()
-        )
-        for row in sorted(plan.rows, key=lambda row: MODES.index(row.mode)):
-            result = self._run_row(row)
-            matrix.rows.append(result)
-            self._say(_line(result))
-        matrix.rows.sort(key=lambda result: result.row)
-        return matrix
+        results = []
+        for row in sorted(self._plan.rows, key=lambda row: MODES.index(row.mode)):
+            results.append(self.run_row(row))
+            self._say(described(results[-1]))
+        return sorted(results, key=lambda result: result.row)
 
     def ensure_site(self, mode: str) -> tuple[Site, Checker]:
         """A site that runs, with its goods. Raises ScenarioError."""
@@ -117,7 +117,8 @@ class Runner:
             shutil.rmtree(site.folder.path, ignore_errors=True)
         return str(kept) if kept else None
 
-    def _run_row(self, row: Row) -> RowResult:
+    def run_row(self, row: Row) -> RowResult:
+        """One row, on a site of its mode."""
         if reason := self._cannot(row):
             return RowResult(row.number, row.name, row.how, "not_run", reason=reason)
         result = RowResult(row.number, row.name, row.how, "passed")
@@ -134,8 +135,6 @@ class Runner:
 
     def _cannot(self, row: Row) -> str:
         """Why a row cannot run here; nothing when it can."""
-        if row.make is None:
-            return row.reason
         if "journal" in row.needs and not has_journal():
             return "this build has no journal"
         if "root" in row.needs and os.geteuid() != 0:
@@ -161,11 +160,11 @@ class Runner:
         run, seed = f"r{row.number:02}", f"{self._plan.seed}/{row.number}"
         pick = random.Random(seed)  # noqa: S311 - faults are seeded
         scene = Scene(site, pick, Client(site, run, self._plan.seed + 1, loading.beside))
-        assert row.make is not None
         for _ in range(TRIES * self._plan.injections):
             time.sleep(pick.uniform(*row.gap_s))
+            began = time.monotonic()
             try:
-                undone_at = inject(row.make(scene), partial(hold, row, site.times, loading))
+                undone_at = inject(row.make(scene), partial(hold, row, site.times))
             except MissedError:
                 continue
             except BrokenError as error:
@@ -174,9 +173,14 @@ class Runner:
             result.injections += 1
             recovered_s = await_recovery(loading, undone_at)
             result.recover_s = max(result.recover_s or 0.0, round(recovered_s, 3))
+            if row.within_s:
+                silent_s = loading.reader.longest_silence(began, undone_at)
+                result.silent_s = max(result.silent_s or 0.0, round(silent_s, 3))
             if result.injections == self._plan.injections:
-                return
-        verdict.found.append(f"only {result.injections} of {self._plan.injections} injections came about")
+                break
+        else:
+            verdict.found.append(f"only {result.injections} of {self._plan.injections} injections came about")
+        verdict.found += silence(row, result)
 
 
 def inject(fault: Fault, wait: Callable[[], None]) -> float:
@@ -207,16 +211,15 @@ def entries_of(loading: Loading) -> list[Entry]:
     return loading.reader.entries + beside.entries
 
 
-def hold(row: Row, times: Times, loading: Loading) -> None:
-    """Wait for as long as a fault of this row lasts. Raises BrokenError when orders have to be acknowledged meanwhile,
-    and are not in time.
-    """
-    began, seconds = time.monotonic(), float(times._asdict()[row.hold]) if isinstance(row.hold, str) else row.hold
-    if row.within_s:
-        time.sleep(row.within_s)
-        if loading.acknowledged_after(began) is None:
-            raise BrokenError(f"no order was acknowledged for {row.within_s:g} s")
-    time.sleep(max(began + seconds - time.monotonic(), 0.0))
+def hold(row: Row, times: Times) -> None:
+    """Wait for as long as a fault of this row lasts."""
+    time.sleep(float(times._asdict()[row.hold]) if isinstance(row.hold, str) else row.hold)
+
+
+def silence(row: Row, result: RowResult) -> list[str]:
+    """What is wrong with a row in which orders have to go on."""
+    silent_s = result.silent_s or 0.0
+    return [f"no order was acknowledged for {silent_s:g} s while a fault lasted"] if silent_s > row.within_s else []
 
 
 def numbers_of(rows: Iterable[Row] = ROWS) -> list[int]:
@@ -231,7 +234,7 @@ def _conclude(result: RowResult, verdict: Verdict) -> None:
         result.status = "failed"
 
 
-def _line(result: RowResult) -> str:
+def described(result: RowResult) -> str:
     """What is said while the matrix runs."""
     head = f"{result.row:>3}  {result.name}: {result.status}"
     if result.status == "not_run":

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from bench.failure import ScenarioError
 from bench.faults.clocks import Clocks
+from bench.faults.cluster import NODES, ClusterNode, form
 from bench.faults.links import Links
 from bench.faults.times import Times
 from bench.system import parse_metrics
@@ -74,7 +75,8 @@ class _Postgres(PostgresServer):
 
 class Site:
     """A running system. `mode` is that of its journal where this build has one: `journal`, `reject`, or `small`, where
-    the journals lie on a small disk of their own; or `clock`, where wall clocks can be stepped.
+    the journals lie on a small disk of their own; or `clock`, where wall clocks can be stepped; or `cluster`, where the
+    mirror is a cluster. `mirrors` are its servers, the first of which is `valkey`.
     """
 
     def __init__(self, folder: Path, times: Times, mode: str = "journal") -> None:
@@ -84,6 +86,8 @@ class Site:
         self.journals = self.folder.path / "journal"
         self.postgres: PostgresServer
         self.valkey: ValkeyServer
+        self.mirrors: list[ValkeyServer] = []
+        self.nodes: list[ClusterNode] = []  # of a cluster: the mirrors
         self.nats: NatsServer
         self.links: Links
         self.clocks = Clocks(folder / "clocks") if mode == "clock" else None
@@ -104,8 +108,11 @@ class Site:
         for name, make in SECRETS.items():
             self.folder.ensure_secret(name, make)
         try:
+            self._make_servers()
+            own = {node.name: node.port for node in self.nodes}  # a link each, the first one's besides those of LINKS
+            targets = {link: self._servers[name].port for link, name in LINKS.items()} | own
+            self.links = Links(targets, self.log("proxies"))
             self._start_servers()
-            self.links = Links({link: self._servers[name].port for link, name in LINKS.items()}, self.log("proxies"))
             self.url = f"http://127.0.0.1:{pick_free()}"
             self._run("migrate")
             token_file = ("--token-file", str(self.folder.token), "--if-missing")
@@ -197,17 +204,36 @@ class Site:
         """Empty when nobody answers."""
         return parse_metrics(self.ask("GET", "/metrics").text)
 
-    def _start_servers(self) -> None:
+    def _make_servers(self) -> None:
         folder = self.folder
         postgres_clock = self.clocks.environment("postgres") if self.clocks else {}
         self.postgres = _Postgres(folder.postgres, postgres_clock, folder.log("postgres"))
-        self.valkey = ValkeyServer(folder.valkey, log_path=folder.log("valkey"))
+        self.mirrors = self._mirrors()
+        self.valkey = self.mirrors[0]
         self.nats = NatsServer(folder.nats, log_path=folder.log("nats"))
-        self._servers = {server.kind: server for server in (self.postgres, self.valkey, self.nats)}
+        self._servers = {server.name: server for server in (self.postgres, *self.mirrors, self.nats)}
+
+    def _mirrors(self) -> list[ValkeyServer]:
+        folder = self.folder
+        if self.mode != "cluster":
+            return [ValkeyServer(folder.valkey, log_path=folder.log("valkey"))]
+        for number in range(NODES):
+            name = f"valkey-{number}" if number else "valkey"
+            secret = self.nodes[0].secret if self.nodes else ""
+            node = ClusterNode(folder.path / name, secret=secret, log_path=folder.log(name))
+            node.name = name
+            self.nodes.append(node)
+        return [*self.nodes]
+
+    def _start_servers(self) -> None:
+        for node in self.nodes:
+            node.announced = self.links.ports[node.name]
         for server in self._servers.values():
             server.start()
         for server in self._servers.values():
             server.wait_ready()
+        if self.nodes:
+            form(self.nodes)
 
     def _run(self, *arguments: str) -> None:
         process = self._command(*arguments)

@@ -1,5 +1,5 @@
-"""Renders a record that `floodgate bench` or `floodgate bench scale` has written: `python -m bench.report RESULT.json
---html FILE --svg FOLDER`; without either it prints the tables in Markdown.
+"""Renders a record that `floodgate bench`, `floodgate bench scale` or `floodgate faults` has written: `python -m
+bench.report RESULT.json --html FILE --svg FOLDER`; without either it prints the tables in Markdown.
 """
 
 from pathlib import Path
@@ -17,6 +17,8 @@ TARGET = click.Path(path_type=Path)
 @click.option("--svg", type=TARGET, help="Write the charts into this folder.")
 def main(record: Path, html: Path | None, svg: Path | None) -> None:
     """Render a record of a benchmark."""
+    if html and files.is_of_faults(record):
+        raise click.UsageError("a record of faults has no page: --svg draws its chart")
     if html:
         html.write_text(files.html(record))
     if svg:

@@ -1,11 +1,13 @@
-"""Records in files, of `floodgate bench` and of `floodgate bench scale` alike, and what is made of them."""
+"""Records in files, of `floodgate bench`, `floodgate bench scale` and `floodgate faults` alike, and what is made of
+them.
+"""
 
 from pathlib import Path
 
 import msgspec
 
 from bench.record import Record
-from bench.report import table
+from bench.report import proof, table
 from bench.report.figures import render_svgs
 from bench.report.page import render_html
 from bench.report.scale import scale_html, scale_svgs, scale_table
@@ -13,8 +15,13 @@ from bench.report.table import render_table
 from bench.scale.record import ScaleRecord
 
 
+def is_of_faults(file: Path) -> bool:
+    """Whether it is a record of the fault matrix."""
+    return "rows" in msgspec.json.decode(file.read_bytes(), type=dict[str, msgspec.Raw])
+
+
 def read(raw: bytes) -> Record | ScaleRecord:
-    """A record of either command. Raises msgspec.ValidationError for anything else."""
+    """A record of either benchmark. Raises msgspec.ValidationError for anything else."""
     if "scale" in msgspec.json.decode(raw, type=dict[str, msgspec.Raw]):
         return msgspec.json.decode(raw, type=ScaleRecord)
     return msgspec.json.decode(raw, type=Record)
@@ -28,6 +35,8 @@ def html(file: Path) -> str:
 
 def svgs(file: Path) -> dict[str, str]:
     """The charts by the names of their files."""
+    if is_of_faults(file):
+        return {"faults.svg": proof.recovery_svg(file)}
     record = read(file.read_bytes())
     return scale_svgs(record) if isinstance(record, ScaleRecord) else render_svgs(record)
 
@@ -39,5 +48,7 @@ def summary(file: Path) -> str:
 
 def markdown(file: Path) -> str:
     """The tables."""
+    if is_of_faults(file):
+        return proof.matrix_table(file)
     record = read(file.read_bytes())
     return scale_table(record) if isinstance(record, ScaleRecord) else render_table(record)

@@ -64,7 +64,11 @@ def roles(cpu: Mapping[str, float]) -> dict[str, float]:
 
 def machine(environment: Environment) -> str:
     """The machine in one line."""
-    found = environment.machine
+    return described(environment.machine)
+
+
+def described(found: Mapping[str, str | int | float]) -> str:
+    """The machine of these words, in one line."""
     names = ("processor", "cores", "memory_gib", "kernel")
     units = {"cores": "{} cores", "memory_gib": "{} GiB", "kernel": "Linux {}"}
     return ", ".join(units.get(name, "{}").format(found[name]) for name in names if name in found)

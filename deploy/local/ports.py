@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import socket
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from deploy.local.failure import StackError
 FIRST, LAST = 20000, 29999
 ATTEMPTS = 200
 LISTENING = "0A"  # The state of a listening socket in /proc/net/tcp.
+# Of the system, since a generator that somebody has seeded gives two processes the same ports.
+_random = random.SystemRandom()
+# What this process was given last, and may not listen on yet.
+_given: deque[int] = deque(maxlen=1000)
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -38,12 +43,15 @@ def refusal(port: int, host: str = "127.0.0.1") -> str:
 
 
 def pick_free(preferred: int = 0, host: str = "127.0.0.1") -> int:
-    """The preferred port if it is free, else a random free one: two that pick at once seldom meet."""
+    """The preferred port if it is free, else a random free one: two processes that pick at once seldom meet, and one
+    never meets itself.
+    """
     if preferred and is_free(preferred, host):
         return preferred
     for _ in range(ATTEMPTS):
-        port = random.randint(FIRST, LAST)  # noqa: S311 - a port, not a secret
-        if is_free(port, host):
+        port = _random.randint(FIRST, LAST)
+        if port not in _given and is_free(port, host):
+            _given.append(port)
             return port
     raise StackError(f"no free port found between {FIRST} and {LAST}")
 

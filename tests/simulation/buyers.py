@@ -47,7 +47,8 @@ class Buyer:
         self._last: Worker | None = None
         self._order_id: bytes | None = None
         self._has_receipt = False
-        self._trusts = world.draw() < 0.5  # whether a receipt is good enough for him
+        self._refused = ""
+        self._trusts = "wary" not in world.traits and world.draw() < 0.5  # whether a receipt is good enough for him
         demand = sorted(units.items())
         limited = [(sku, wanted) for sku, wanted in demand if sku in world.limited]
         world.books.asked[HASHER.fingerprint(self.body)] = Asked(demand, customer, limited)
@@ -87,7 +88,7 @@ class Buyer:
                     self._again(0.5)
             case Refusal() if outcome.code in FINAL:
                 self._check_refused(outcome, call)
-                self.is_final = True
+                self._refused, self.is_final = outcome.code, True
             case Refusal() if outcome.code in AGAIN or (outcome.code == "internal" and call.is_of_leaving):
                 if call.number == self._tries:
                     self._again(0.1)
@@ -103,6 +104,8 @@ class Buyer:
             self.world.fail(f"I3: {self.name} was told of an order that is not in the ledger")
         if self._has_receipt and stored is None:
             self.world.fail(f"I3: {self.name} has a receipt, and the ledger nothing")
+        if self._refused and stored is not None:
+            self.world.fail(f"I4: {self.name} was told {self._refused} and has an order all the same")
 
     def _check_accepted(self, outcome: Accepted) -> None:
         world = self.world

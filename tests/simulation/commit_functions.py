@@ -108,9 +108,15 @@ def _bad_leases(books: Books, transaction: Transaction, entries: Iterable[Entry]
     for lease_id in sorted(wanted):
         books.lock(transaction, "lease", lease_id)
         lease = books.leases.get(lease_id)
-        if lease is None or not lease.is_active or lease.used + wanted[lease_id] > lease.units:
+        if lease is None or _is_bad(lease, wanted[lease_id]):
             bad.add(lease_id)
-    return bad if GUARDS.lease_bound else {lease_id for lease_id in bad if lease_id not in books.leases}
+    return bad
+
+
+def _is_bad(lease: Lease, wanted: int) -> bool:
+    if not lease.is_active and GUARDS.lease_state:
+        return True
+    return lease.used + wanted > lease.units and GUARDS.lease_bound
 
 
 def _row(at: int, verdict: str, stored: Stored | None, over: Sequence[tuple[str, int]] = ()) -> Row:

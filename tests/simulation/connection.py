@@ -13,6 +13,7 @@ from persistence.postgres.ledger import Entry
 from persistence.postgres.pipeline import Answer
 from tests.simulation.commit_functions import commit_whole
 from tests.simulation.control_functions import statement_of
+from tests.simulation.guards import GUARDS
 from tests.simulation.postgres import Backend, Postgres, Request
 
 
@@ -53,7 +54,8 @@ class Connection:
 
     async def execute(self, text: str, *arguments: Any) -> Any:
         if text == "commit":
-            return await self._call("commit", self.server.commit, ())
+            tag = await self._call("commit", self.server.commit, ())
+            return tag if GUARDS.commit_tag else "COMMIT"
         if text == "rollback":
             return await self._call("rollback", self.server.rollback, ())
         if "begin" in text:
@@ -69,7 +71,7 @@ class Connection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        await self.execute("begin")
+        await self._call("session_begin", self.server.begin, (self.backend,))
         try:
             yield
         except GeneratorExit:
@@ -78,17 +80,17 @@ class Connection:
             if self.is_open:
                 await self.execute("rollback")
             raise
-        await self.execute("commit")
+        await self._call("session_commit", self.server.commit, ())
 
     async def exchange(self, messages: tuple[bytes, Sequence[Entry]]) -> Answer:
         """A whole batch in one write, see `persistence.postgres.pipeline`."""
         try:
-            await self._call("commit_whole", commit_whole, messages)
+            tag = await self._call("commit_whole", commit_whole, messages) or "COMMIT"
         except asyncpg.AdminShutdownError as error:
             raise ConnectionResetError("the connection ended before the answer") from error
         except asyncpg.PostgresError as error:
             return Answer("", error, "E")
-        return Answer("COMMIT", None, "I")
+        return Answer(tag if GUARDS.commit_tag else "COMMIT", None, "I")
 
     async def _call(self, step: str, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
         if not self.is_open:

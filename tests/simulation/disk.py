@@ -1,14 +1,19 @@
-"""The folder of journals of one host, in memory: the interface of `persistence.journal`, with locks that end with their
-process and a tail that nobody knows whether the disk has.
+"""The disk of one host, with its folder of journals: bytes that are read, of which some are known to be on the disk.
 
-It promises what the real one does: what `append` has returned for is found, and what is found was appended whole.
+The product's own journal works on it: `Kernel` stands in the place of its `os`, and `Held` in that of its `LockedFile`.
+It promises what a disk does: what was synced is found again, and where something was written and not synced anything
+may be found.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+import errno
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from random import Random
+from typing import TYPE_CHECKING, NoReturn
 
-from persistence.journal import JournalError, JournalFullError, JournalPoisonedError, Record
+from persistence.journal import JournalError
+from persistence.journal.file import JOURNAL, QUARANTINE, UNREADABLE
+from persistence.journal.format import HEADER_BYTES
 from tests.simulation.guards import GUARDS
 from tests.simulation.loop import PROCESS, Process
 
@@ -16,124 +21,182 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
-class File:
-    """`durable` of its records are known to be on the disk."""
+class DiedError(BaseException):
+    """The process came no further than this call."""
 
-    def __init__(self, owner: str, holder: Process | None) -> None:
-        self.owner = owner
-        self.host = "host"
-        self.holder = holder
-        self.content: list[Record] = []
-        self.durable = 0
-        self.sequence = 0
+
+class File:
+    """`content` is what is read, `durable` what of it is known to be on the disk; `holder` has its lock."""
+
+    def __init__(self, disk: "Disk", path: Path, content: bytes) -> None:
+        self.disk = disk
+        self.path = path
+        self.holder: Process | None = None
+        self.content = bytearray(content)
+        self.durable = content
+
+    @property
+    def has_records(self) -> bool:
+        return len(self.content) > HEADER_BYTES
+
+    def sync(self) -> None:
+        if GUARDS.fsync:
+            self.durable = bytes(self.content)
+
+    def lose(self, random: Random) -> None:
+        """The power was cut: what was not synced is there, or not, or torn, or something else is in its place."""
+        head, rest = bytes(self.content[:HEADER_BYTES]), self.durable[HEADER_BYTES:]
+        if head != self.durable[:HEADER_BYTES]:  # It was being cleared. Either copy of the header is small enough.
+            self.content[:] = random.choice((self.durable, head + rest, head))
+        elif self.content != self.durable:
+            self.content[:] = self.durable + _torn(bytes(self.content[len(self.durable) :]), random)
+        self.durable = bytes(self.content)
+
+
+def _torn(tail: bytes, random: Random) -> bytes:
+    start = int(random.random() * (len(tail) + 1))
+    end = start + int(random.random() * (len(tail) - start + 1))
+    match random.randrange(5):
+        case 0:
+            return tail
+        case 1:
+            return tail[:start]
+        case 2:
+            return tail[:start] + bytes(len(tail) - start)
+        case 3:
+            return tail[:start] + bytes(end - start) + tail[end:]
+        case _:
+            return tail[:start] + random.randbytes(end - start) + tail[end:]
 
 
 class Disk:
-    """Its files by their owners."""
+    """Its files by their names."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
         self.files: dict[str, File] = {}
-        self.set_aside: list[Record] = []
+
+    @property
+    def journals(self) -> list[File]:
+        return [file for name, file in self.files.items() if name.endswith(JOURNAL)]
+
+    @property
+    def set_aside(self) -> list[str]:
+        """What waits for a human being, save for stretches of a journal that were never acknowledged."""
+        return [name for name in self.files if name.endswith((QUARANTINE, UNREADABLE))]
 
     def died(self, process: Process) -> None:
-        """The process's locks are free. Of what was not known to be on the disk some may be there."""
+        """The process's locks are free."""
         for file in self.files.values():
             if file.holder is process:
                 file.holder = None
-                known = file.durable if GUARDS.fsync else 0
-                loose = len(file.content) - known
-                del file.content[known + int(self.world.draw() * (loose + 1)) :]
-                file.durable = len(file.content)
+                file.lose(self.world.random)
 
-    def create(self, _folder: Path, owner: str, _host: str, _bytes_max: int) -> "Journal":
-        if self.world.faults.draw("journal_open") is not None:
-            raise JournalError("the disk is full")
-        self.files[owner] = File(owner, PROCESS.get())
-        return Journal(self, self.files[owner])
-
-    def adopt(self, _folder: Path, own: Collection[str] = ()) -> Iterator["Orphan"]:
-        for owner, file in list(self.files.items()):
-            if owner not in own and owner in self.files and not (file.holder and GUARDS.journal_lock):
-                file.holder = PROCESS.get()
-                self.world.note("adopts the journal of", owner[:8], len(file.content))
-                yield Orphan(self, file)
-
-    def quarantine(self, folder: Path, _owner: str, record: Record, _reason: str) -> Path:
-        self.set_aside.append(record)
-        return folder
+    def paths(self, endings: Sequence[str]) -> list[Path]:
+        return sorted(file.path for name, file in self.files.items() if name.endswith(tuple(endings)))
 
 
-class Journal:
-    """The writing side."""
+class Held:
+    """A file and its lock, which is its process's."""
 
-    def __init__(self, disk: Disk, file: File) -> None:
-        self._disk = disk
-        self._file = file
-        self.path = Path("journals") / file.owner
-        self.poisoned = False
+    def __init__(self, file: File) -> None:
+        self._disk = file.disk
+        self._file: File | None = file
+        self.path = file.path
+        file.holder = PROCESS.get()
+
+    @classmethod
+    def make(cls, disk: Disk, path: Path, content: bytes) -> "Held":
+        """Raises OSError."""
+        if disk.world.faults.draw("journal_open") is not None:
+            raise OSError(errno.ENOSPC, "the disk is full")
+        if path.name in disk.files:
+            raise FileExistsError(path.name)
+        file = disk.files[path.name] = File(disk, path, content)
+        return cls(file)
+
+    @classmethod
+    def try_open(cls, disk: Disk, path: Path) -> "Held | None":
+        file = disk.files.get(path.name)
+        if file is None or (file.holder is not None and GUARDS.journal_lock):
+            return None
+        disk.world.note("takes up", path.name[:8], len(file.content))
+        return cls(file)
+
+    @property
+    def descriptor(self) -> File:
+        if self._file is None:
+            raise JournalError(f"{self.path} has been closed")
+        return self._file
+
+    @property
+    def released(self) -> bool:
+        return self._file is None
 
     @property
     def size(self) -> int:
-        return sum(len(record.payload) for record in self._file.content)
+        return len(self.descriptor.content)
 
-    @property
-    def records(self) -> int:
-        return len(self._file.content)
+    def remove(self) -> None:
+        self._disk.files.pop(self.path.name, None)
 
-    def append(self, records: Sequence[tuple[int, bytes]], at_ms: int) -> None:
-        if self.poisoned:
-            raise JournalPoisonedError("a write has failed before")
-        world, file = self._disk.world, self._file
-        fault = world.faults.draw("journal_append")
+    def set_aside(self, ending: str) -> Path:
+        file = self._disk.files.pop(self.path.name)
+        self.path = file.path = self.path.with_name(f"{self.path.name}.{len(self._disk.files)}{ending}")
+        self._disk.files[self.path.name] = file
+        return self.path
+
+    def release(self) -> None:
+        file, self._file = self._file, None
+        if file is not None and file.holder is PROCESS.get():
+            file.holder = None
+
+
+class Kernel:
+    """The calls of `os` that a journal makes; a file is its own descriptor. They raise OSError, and DiedError."""
+
+    @staticmethod
+    def pwrite(file: File, content: bytes, at: int) -> int:
+        """What stands at the front is the header, which is written anew when the journal is cleared."""
+        fault = file.disk.world.faults.draw("journal_append" if at else "journal_clear")
         if fault == "full":
-            raise JournalFullError("no space is left")
-        for kind, payload in records:
-            file.sequence += 1
-            file.content.append(Record(file.sequence, kind, at_ms, payload))
-        fault = fault or world.faults.draw("journal_fsync")
+            raise OSError(errno.ENOSPC, "no space is left")
+        if fault == "failed":
+            raise OSError(errno.EIO, "the disk does not answer")
         if fault == "crash_before":
-            world.crash(PROCESS.get())
-        elif fault == "fsync_failed":
-            self.poisoned = True
-            raise JournalPoisonedError("fsync has failed")
-        else:
-            file.durable = len(file.content)
-            if fault == "crash_after":
-                world.crash(PROCESS.get())
+            _die(file)
+        file.content[at : at + len(content)] = content
+        if fault == "crash_after":
+            _die(file)
+        return len(content)
 
-    def read(self, after: int = 0, bytes_max: int = 1 << 20) -> list[Record]:  # noqa: ARG002 - the journal's signature
-        self._disk.world.faults.draw("journal_read")
-        return [record for record in self._file.content[: self._file.durable] if record.sequence > after]
+    @staticmethod
+    def pread(file: File, count: int, at: int) -> bytes:
+        if file.disk.world.faults.draw("journal_read") == "crash_before":
+            _die(file)
+        return bytes(file.content[at : at + count])
 
-    def clear(self) -> None:
-        self._file.content.clear()
-        self._file.durable = 0
+    @staticmethod
+    def ftruncate(file: File, size: int) -> None:
+        del file.content[size:]
 
-    def close(self, *, remove: bool) -> None:
-        _close(self._disk, self._file, remove=remove)
+    @staticmethod
+    def fsync(file: File) -> None:
+        file.sync()
 
-
-class Orphan:
-    """A journal whose process is gone."""
-
-    def __init__(self, disk: Disk, file: File) -> None:
-        self._disk = disk
-        self._file = file
-        self.owner, self.host = file.owner, file.host
-        self.torn_bytes = 0
-        self.damaged: list[object] = []
-
-    def read(self, after: int = 0, bytes_max: int = 1 << 20) -> list[Record]:  # noqa: ARG002 - the journal's signature
-        self._disk.world.faults.draw("journal_read")
-        return [record for record in self._file.content if record.sequence > after]
-
-    def close(self, *, remove: bool) -> None:
-        _close(self._disk, self._file, remove=remove)
+    @staticmethod
+    def fdatasync(file: File) -> None:
+        """Whether it has failed or the process died, what was written may be there or not."""
+        fault = file.disk.world.faults.draw("journal_fsync")
+        if fault == "crash_before":
+            _die(file)
+        if fault == "fsync_failed":
+            raise OSError(errno.EIO, "fdatasync has failed")
+        file.sync()
+        if fault == "crash_after":
+            _die(file)
 
 
-def _close(disk: Disk, file: File, *, remove: bool) -> None:
-    if file.holder is PROCESS.get():
-        file.holder = None
-        if remove:
-            disk.files.pop(file.owner, None)
+def _die(file: File) -> NoReturn:
+    file.disk.world.crash(PROCESS.get())
+    raise DiedError

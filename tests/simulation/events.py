@@ -1,10 +1,11 @@
 """What befalls a world whatever it does just then: a server is away for a while, a network is cut, a process crashes,
-is stopped or leaves, a clock steps.
+is stopped or leaves, a clock steps, a setting changes.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tests.simulation.faults import EVENTS
 from tests.simulation.worker import Worker
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ def _nats_down(world: "World", _: Worker, span_s: float) -> None:
     world.later(span_s, lambda: setattr(world.nats, "is_up", True))
 
 
+def _power(world: "World", _: Worker, __: float) -> None:
+    """The host with its workers is gone at once."""
+    for worker in world.workers:
+        world.crash(worker.process)
+
+
 def _crash(world: "World", worker: Worker, _: float) -> None:
     world.crash(worker.process)
 
@@ -68,6 +75,12 @@ def _step_ledger(world: "World", _: Worker, __: float) -> None:
     world.books.step_s = world.random.choice((-3.0, -1.0, 1.0, 3.0))
 
 
+def _mode(_: "World", worker: Worker, __: float) -> None:
+    """Somebody changes the setting whether there is a journal; this worker hears of it now."""
+    live = worker.live
+    live.journal_mode = "reject" if live.journal_mode == "journal" else "journal"
+
+
 HAPPENINGS: dict[str, Happening] = {
     "postgres_down": _postgres_down,
     "postgres_slow": _postgres_slow,
@@ -75,10 +88,13 @@ HAPPENINGS: dict[str, Happening] = {
     "redis_down": _redis_down,
     "nats_down": _nats_down,
     "crash": _crash,
+    "power": _power,
     "stop": _stop,
     "leave": _leave,
     "step": _step,
     "step_ledger": _step_ledger,
+    "mode": _mode,
 }
+assert HAPPENINGS.keys() == set(EVENTS)
 # An outage of the ledger is what most of the road is built for.
-EVENTS = (*HAPPENINGS, "postgres_down", "postgres_down", "cut")
+OFTEN = (*HAPPENINGS, "postgres_down", "postgres_down", "cut")

@@ -108,7 +108,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> Call:
-        return self.call_at(self.now + delay, callback, *args, context=context)
+        when = self.now + delay
+        call = Call(when, callback, args, copy_context() if context is None else context)
+        self._timers_made += 1
+        heapq.heappush(self._timers, (when, self._timers_made, call))
+        return call
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
@@ -146,29 +150,39 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def advance(self, until_s: float) -> None:
         """Run all that is due up to a moment, or until the world is `halted`."""
-        calls, timers, draw, shuffled = self._calls, self._timers, self._draw, self._shuffled
+        calls, draw, shuffled, process_of = self._calls, self._draw, self._shuffled, PROCESS
         while not self.halted and self.turns < TURNS_MAX:
-            if not calls:
-                if not timers or timers[0][0] > until_s:
-                    self.now = max(self.now, until_s)
-                    return
-                self.now = max(self.now, timers[0][0])
-                while timers and timers[0][0] <= self.now:
-                    calls.append(heapq.heappop(timers)[2])
+            if not calls and not self._ripen(until_s):
+                return
             if shuffled and len(calls) > 1:
                 calls.rotate(-int(draw() * len(calls)))
             call = calls.popleft()
             if call._cancelled:
                 continue
-            process = call._context.get(PROCESS)
+            context = call._context
+            process = context.get(process_of)
             if process is not None and process.is_paused:
                 if not process.is_dead:
                     process.held.append(call)
                 continue
             self.turns += 1
-            call._context.run(call._callback, *call._args)
+            context.run(call._callback, *call._args)
         if self.turns >= TURNS_MAX:
             raise RuntimeError(f"{TURNS_MAX} callbacks and no end")
+
+    def _ripen(self, until_s: float) -> bool:
+        """Go on to the next moment at which something is due; False when there is none up to `until_s`."""
+        calls, timers = self._calls, self._timers
+        while not calls:
+            if not timers or timers[0][0] > until_s:
+                self.now = max(self.now, until_s)
+                return False
+            now = self.now = max(self.now, timers[0][0])
+            while timers and timers[0][0] <= now:
+                call = heapq.heappop(timers)[2]
+                if not call._cancelled:
+                    calls.append(call)
+        return True
 
     def resume(self, process: Process) -> None:
         """The process goes on with what has become ready meanwhile."""

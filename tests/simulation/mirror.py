@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from persistence.errors import MirrorUnavailableError
 from persistence.redis.mirror import TTL_MS, Mirror, Pool, Ring, Shard
+from tests.simulation.guards import GUARDS
 from tests.simulation.loop import PROCESS, Process
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Redis:
         self.pools: dict[str, dict[int, Kept]] = {}
         self.listeners: dict[Process, Callable[[Ring], None]] = {}
         self._before: dict[str, dict[int, Kept]] = {}
+        self._told: dict[tuple[str, int], int] = {}  # the versions that were read, since it lost its memory
 
     def remember(self) -> None:
         """What a failover would go back to."""
@@ -38,6 +40,24 @@ class Redis:
 
     def go_back(self) -> None:
         self.pools = {sku: dict(pool) for sku, pool in self._before.items()}
+        self._told.clear()
+
+    def forget(self) -> None:
+        self.pools.clear()
+        self._told.clear()
+
+    def keep(self, sku: str, shard: int, kept: Kept) -> None:
+        """The later state of a shard stays."""
+        known = self.pools.setdefault(sku, {}).get(shard)
+        if known is None or known.version <= kept.version or not GUARDS.mirror_version:
+            self.pools[sku][shard] = kept
+
+    def tell(self, sku: str) -> None:
+        """A storefront looks all the time, and what it is told of a SKU is never older than what it was told before."""
+        for shard, kept in self.pools[sku].items():
+            if kept.version < self._told.get((sku, shard), 0):
+                self.world.fail(f"the mirror tells of shard {shard} of {sku} what was so before")
+            self._told[sku, shard] = kept.version
 
     async def answer(self, step: str) -> bool:
         """Wait for the server. False: it has done what was asked, and its answer was lost. Raises
@@ -50,7 +70,7 @@ class Redis:
             case None if self.is_up:
                 return True
             case "empty":
-                self.pools.clear()
+                self.forget()
             case "stale":
                 self.go_back()
             case "answer_lost":
@@ -86,9 +106,8 @@ class SimulatedMirror(Mirror):
         known = await self._redis.answer("mirror_push")
         now_s = self._redis.world.loop.now
         for sku, shard, free, version in shards:
-            kept = self._redis.pools.setdefault(sku, {})
-            if shard not in kept or kept[shard].version <= version:
-                kept[shard] = Kept(free, version, now_s)
+            self._redis.keep(sku, shard, Kept(free, version, now_s))
+            self._redis.tell(sku)
         if not known:
             raise MirrorUnavailableError("the answer was lost")
 

@@ -8,13 +8,17 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from gateway.admission import Admission
+from gateway.comparison import Comparison
 from gateway.domain.outcomes import Outcome, Promise, Refusal
 from gateway.leases import Leases
 from gateway.parking import Demand, Parking
-from tests.simulation.faults import Theme
+from persistence.journal import reading
+from persistence.journal.format import Head
+from persistence.postgres import control
+from persistence.postgres.session import Session
+from tests.simulation.faults import PLAIN, Theme, theme_of
 from tests.simulation.guards import GUARDS
 from tests.simulation.running import Failure, first_failure
-from tests.simulation.world import PLAIN
 
 SEEDS_MAX = 2000  # until a mutation counts as not caught
 
@@ -43,6 +47,22 @@ async def _give_nothing(leases: Leases) -> None:
     leases._called = {}
 
 
+async def _taken_for_stored(*_in_doubt: object) -> bool:
+    return True
+
+
+async def _compares_nothing(_: Comparison) -> None:
+    pass
+
+
+async def _ends_nobody(_: Session) -> int:
+    return 0
+
+
+def _is_payload(payload: bytes, head: Head, _seed: int) -> bool:
+    return len(payload) == head.length
+
+
 _short = Leases._short
 
 
@@ -50,8 +70,8 @@ def _short_of_free(leases: Leases, sku: str, free: int, _outstanding: int) -> No
     _short(leases, sku, free, 0)
 
 
-def _model(name: str) -> Sequence[Change]:
-    return (Change(GUARDS, name, value=False),)
+def _model(*names: str) -> Sequence[Change]:
+    return tuple(Change(GUARDS, name, value=False) for name in names)
 
 
 class Mutation(NamedTuple):
@@ -61,32 +81,72 @@ class Mutation(NamedTuple):
     theme: Theme = PLAIN
 
 
-# Guard -> its removal. The first ones stand in SQL, or in a server, and are removed from the model of it.
+# Guard -> its removal. Where it stands in SQL, or in a server, it is removed from the model of that.
 MUTATIONS: dict[str, Mutation] = {
-    "take: its owner is alive": Mutation(_model("take_owner_alive"), Theme([("take", "late_of_dead")])),
-    "take: a lease id is granted once": Mutation(_model("take_once_per_lease"), Theme([("take", "silent_after")])),
-    "give: names the units that the lease had": Mutation(
-        _model("give_names_old_value"), Theme([("give", "reset_after"), ("commit_whole", "late")], ["postgres_slow"])
+    "batch outcome: an order in doubt is stored when the ledger says so": Mutation(
+        (Change(control, "resolve", _taken_for_stored),), theme_of(faults=[("commit_whole", "silent_before")])
     ),
-    "commit: the batch id is inserted once": Mutation(_model("batch_once"), Theme([("commit_whole", "deaf")])),
-    "commit: the lease is active and has the units": Mutation(
-        _model("lease_bound"), Theme([("take", "late_of_dead"), ("heartbeat", "stop_after")], ["stop"])
+    "plain insert of the batch id: a batch is committed once, or fenced": Mutation(
+        _model("batch_once"), theme_of(faults=[("commit_whole", "deaf")])
     ),
-    "commit: a key belongs to one order": Mutation(_model("key_once")),
-    "commit: the buyer's limit": Mutation(_model("buyer_limit")),
-    "commit: the row of the outbox": Mutation(_model("outbox_row")),
-    "journal: fsync before the receipt": Mutation(_model("fsync"), Theme(events=["postgres_down", "crash"])),
-    "journal: pins its owner's leases": Mutation(
-        _model("journal_pins_leases"), Theme(events=["postgres_down", "stop", "stop"])
+    # Each of the two holds alone: closing a lease leaves it no units.
+    "lease state and bound: a commit takes from active leases what they have": Mutation(
+        _model("lease_state", "lease_bound"),
+        theme_of(faults=[("take", "late_of_dead"), ("heartbeat", "stop_after")], events=["stop"]),
     ),
-    "journal: only the holder of its lock replays it": Mutation(
-        _model("journal_lock"), Theme(events=["postgres_down"])
+    "alive check of take: the dead are granted nothing": Mutation(
+        _model("take_owner_alive"), theme_of(faults=[("take", "late_of_dead")])
     ),
-    "refusal: a known key beats it": Mutation(
+    "heartbeat read-back: till and ledger have the same leases": Mutation(
+        (Change(Comparison, "step", _compares_nothing),),
+        theme_of("scarce", faults=[("give", "restart_before")], events=["postgres_down"]),
+    ),
+    "mirror version: the later state of a shard stays": Mutation(
+        _model("mirror_version"), theme_of(faults=[("mirror_push", "stop_before")])
+    ),
+    "exact tail: a take of the last units says how many there are": Mutation(_model("exact_tail"), theme_of("scarce")),
+    "exact tail: units in hands are not sold out": Mutation((Change(Leases, "_short", _short_of_free),)),
+    "known key before refusal: a retry gets its order": Mutation(
         (Change(Admission, "_refuse_unless_known", _refuse_at_once), Change(Admission, "_unless_known", _refuse))
     ),
+    "journal lock: only its holder replays a journal": Mutation(
+        _model("journal_lock"), theme_of("journal", events=["postgres_down"])
+    ),
+    "CRC: a torn record is none": Mutation(
+        (Change(reading, "is_payload", _is_payload),),
+        theme_of("journal", faults=[("journal_fsync", "crash_before")], events=["postgres_down", "power"]),
+    ),
+    "key claim: a key belongs to one order": Mutation(_model("key_once")),
+    "limit: a buyer holds no more than he may": Mutation(_model("buyer_limit"), theme_of("limited")),
+    "event id: the stream stores an event once": Mutation(
+        _model("event_id"), theme_of(faults=[("publish", "lost_ack"), ("relay_publish", "lost_ack")])
+    ),
+    "COMMIT tag: a transaction that was rolled back is not committed": Mutation(
+        _model("commit_tag"), theme_of(faults=[("commit_whole", "aborted")])
+    ),
+    "backend reaper: a committer that hangs gives up its locks": Mutation(
+        (Change(control, "reap", _ends_nobody),),
+        theme_of("limited", "doubling", faults=[("copy", "stalled"), ("commit_whole", "stalled")]),
+    ),
+    "take: a lease id is granted once": Mutation(
+        _model("take_once_per_lease"), theme_of(faults=[("take", "silent_after")])
+    ),
+    "give: names the units that the lease had": Mutation(
+        _model("give_names_old_value"),
+        theme_of(
+            "contested",
+            "limited",
+            "doubling",
+            faults=3 * [("give", "silent_after")] + 3 * [("begin", "late")],
+            events=["postgres_slow"],
+        ),
+    ),
+    "outbox: its row is written with the orders": Mutation(_model("outbox_row")),
+    "journal: fsync before the receipt": Mutation(_model("fsync"), theme_of(events=["postgres_down", "crash"])),
+    "journal: pins its owner's leases": Mutation(
+        _model("journal_pins_leases"), theme_of("journal", events=["postgres_down", "stop", "stop"])
+    ),
     "parking: nobody overtakes": Mutation((Change(Parking, "holds_back", _holds_nobody_back),)),
-    "sold out: units in hands count": Mutation((Change(Leases, "_short", _short_of_free),)),
     "calls: units go back to whoever waits": Mutation((Change(Leases, "_answer_calls", _give_nothing),)),
 }
 

@@ -2,6 +2,7 @@
 products, the keys, and the client that all buyers use.
 """
 
+from collections.abc import Collection
 from random import Random
 
 import msgspec
@@ -37,12 +38,15 @@ _SHORT = _changed(
     stock={"park_ms_max": 700, "lease_units_max": 32},
     journal={"folder": "journals", "patience_ms": 300},
 )
-_VARIANTS = (_SHORT, _SHORT, _changed(_SHORT, journal={"mode": "reject"}), _changed(_SHORT, batch={"rows_max": 2}))
+_REJECT = _changed(_SHORT, journal={"mode": "reject"})
+_VARIANTS = (_SHORT, _SHORT, _REJECT, _changed(_SHORT, batch={"rows_max": 2}))
 
 
-def settings_of(random: Random) -> Settings:
+def settings_of(random: Random, traits: Collection[str]) -> Settings:
     """Most worlds have a journal; in some a commit takes two orders at most."""
-    return random.choice(_VARIANTS)
+    if "journal" in traits:
+        return _SHORT
+    return _REJECT if "reject" in traits else random.choice(_VARIANTS)
 
 
 def products_of(skus: list[str], limited: set[str], limit: int) -> dict[str, Product]:

@@ -4,7 +4,7 @@ is another one here: of the world that runs. Everything else of the product is a
 
 import sys
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,16 +23,20 @@ import gateway.publisher
 import gateway.steward
 import gateway.steward.relay
 import gateway.tasks
+import persistence.journal.file
+import persistence.journal.folder
+import persistence.journal.locked
+import persistence.journal.reading
 import persistence.postgres.control
 import persistence.postgres.ledger
 import persistence.postgres.pipeline
 import persistence.postgres.schema
 import persistence.postgres.session
 from core_ext import ids
-from persistence.journal import Record
 from persistence.postgres.ledger import Entry
 from tests.simulation import connection
 from tests.simulation.control_functions import START_S
+from tests.simulation.disk import Held, Kernel
 from tests.simulation.loop import PROCESS
 from tests.simulation.parts import HUNG_S
 
@@ -127,11 +131,23 @@ class System:
 
 
 class Files:
-    """In the place of `persistence.journal.Journal`."""
+    """In the place of `persistence.journal.locked.LockedFile`."""
 
     @staticmethod
-    def create(folder: Path, owner: str, host: str, bytes_max: int) -> Any:
-        return NOW.world.disk.create(folder, owner, host, bytes_max)
+    def make(path: Path, content: bytes) -> Held:
+        return Held.make(NOW.world.disk, path, content)
+
+    @staticmethod
+    def try_open(path: Path) -> Held | None:
+        return Held.try_open(NOW.world.disk, path)
+
+
+class Secrets:
+    """In the place of the module `secrets`."""
+
+    @staticmethod
+    def token_bytes(size: int) -> bytes:
+        return NOW.world.random.randbytes(size)
 
 
 async def _connect(_url: str, name: str, timeout_s: float = 10.0, _session: object = None) -> connection.Connection:
@@ -157,17 +173,19 @@ def _batch_arguments(entries: Sequence[Entry]) -> tuple[Sequence[Entry]]:
 @contextmanager
 def patched() -> Iterator[None]:
     """For the length of a block the product runs in `NOW.world`."""
-    ledger, draining = persistence.postgres.ledger, gateway.draining
+    ledger, draining, journal = persistence.postgres.ledger, gateway.draining, persistence.journal
+    aside = sys.modules[journal.quarantine.__module__]  # The function of that name hides its module.
     changes: list[tuple[Any, str, Any]] = [
         *((module, "time", Time) for module in TIMED),
         *((module, "log", Log()) for module in LOGGING),
         *((module, "ids", Ids) for module in (gateway.leases, gateway.committer, draining)),
         (gateway.leases, "uuid", Uuid),
         (gateway.leases, "os", System),
-        (gateway.journaling, "Journal", Files),
+        *((module, "os", Kernel) for module in (journal.file, journal.locked, journal.reading)),
+        *((module, "LockedFile", Files) for module in (journal.file, journal.folder, aside)),
+        (journal.file, "secrets", Secrets),
+        (journal.folder, "_files", _files),
         (gateway.journaling, "ThreadPoolExecutor", lambda *_: object()),
-        (draining, "adopt", _adopt),
-        (draining, "quarantine", _quarantine),
         (persistence.postgres.control, "HUNG_S", HUNG_S),
         (persistence.postgres.session, "connect", _connect),
         (ledger, "connect", _connect),
@@ -185,12 +203,8 @@ def patched() -> Iterator[None]:
         yield
 
 
-def _adopt(folder: Path, own: Collection[str]) -> Iterator[Any]:
-    return NOW.world.disk.adopt(folder, own)
-
-
-def _quarantine(folder: Path, owner: str, record: Record, reason: str) -> Path:
-    return NOW.world.disk.quarantine(folder, owner, record, reason)
+def _files(_folder: Path, *endings: str) -> list[Path]:
+    return NOW.world.disk.paths(endings)
 
 
 def _raw(value: bytes) -> bytes:

@@ -28,6 +28,8 @@ KEEPALIVE_S = 4.0  # until the server notices that a silent client has gone
 SIGNAL_S = (0.0, 0.001, 0.01, 0.1)  # from a signal to the end of whoever gets it
 LATE_S = (0.1, 3.0)
 DOWN_S = (0.05, 1.0)
+# What a transaction that has failed takes.
+ENDING = frozenset({"begin", "session_begin", "commit", "session_commit", "rollback"})
 
 
 class Backend(Struct, eq=False):
@@ -98,6 +100,7 @@ class Postgres:
         backend.request = request
         fault = self.world.faults.draw(request.step)
         if fault is not None:
+            self._expect(request)  # Its backend may have gone without the client's hearing of it.
             self._submit_with(fault, request)
         elif backend.is_cut:
             self._into_the_cut(request)
@@ -177,10 +180,8 @@ class Postgres:
                 call_at(at_s, self.kill, backend, asyncpg.AdminShutdownError, context=base)
             case "silent_before":
                 backend.pending -= 1
-                self._expect(request)
             case "late" | "late_of_dead":
                 call_at(at_s + self._late_s(request), self._arrive, request, context=base)
-                self._expect(request)
                 if fault == "late_of_dead":
                     call_at(self.loop.now, self.world.crash, backend.process, context=base)
             case "restart_before":
@@ -191,7 +192,6 @@ class Postgres:
             case "deaf":
                 backend.deaf_until_s = at_s + self._late_s(request)
                 call_at(backend.deaf_until_s, self._arrive, request, context=base)
-                self._expect(request)
             case _:
                 request.after = fault
                 call_at(at_s, self._arrive, request, context=base)
@@ -225,12 +225,15 @@ class Postgres:
                 request.answer.set_exception(ConnectionResetError("the connection is closed"))
             return
         transaction = backend.transaction if backend.transaction.is_open else self._alone
-        if transaction.has_failed and request.step not in {"begin", "commit", "rollback"}:
+        if transaction.has_failed and request.step not in ENDING:
             self._reply(request, None, asyncpg.InFailedSQLTransactionError("the transaction has failed"))
             return
         try:
             if request.after == "stalled":
                 self._stall(request)
+                return
+            if request.after == "aborted":
+                self._abort(request)
                 return
             result = request.function(self.books, transaction, *request.arguments)
         except BlockedError as blocked:
@@ -246,6 +249,12 @@ class Postgres:
         if backend.transaction.is_open:
             self.books.end(backend.transaction)
             backend.transaction.is_open = backend.transaction.has_failed = True
+
+    def _abort(self, request: Request) -> None:
+        """The transaction has failed, and COMMIT says so by its tag alone."""
+        request.after = ""
+        self.books.end(request.backend.transaction)
+        self._reply(request, "ROLLBACK", None)
 
     def _stall(self, request: Request) -> None:
         """The client's bytes end in the middle: the transaction stands open with all its locks, and nothing moves."""

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from tests.simulation.faults import Theme
+from tests.simulation.faults import PLAIN, Theme
 from tests.simulation.patches import NOW, patched
-from tests.simulation.world import PLAIN, Coverage, World
+from tests.simulation.world import Coverage, World
 
-COLLECT_EVERY = 50  # worlds; they are full of cycles, and looking for those all the time takes a fifth
+COLLECT_EVERY = 5  # worlds; they are full of cycles, and looking for those all the time takes a fifth
 
 
 class Failure(NamedTuple):

@@ -47,7 +47,7 @@ def take(
         free, outstanding = books.free(sku), books.outstanding(sku)
         units = min(convenient, free // 4)
         if units < max(need, PLENTY_MIN):
-            units = need if free >= need else 0
+            units = _of_the_last(free, need, convenient)
         if units < need:
             short.add(group)
         decided.append((want, units, free, outstanding))
@@ -56,7 +56,7 @@ def take(
         if units:
             _draw(books, sku, units)
             _grant(books, lease, owner, sku, units)
-        plenty = units > need or need == 0
+        plenty = units > need or need == 0 or not GUARDS.exact_tail
         left, unsold = (None, None) if plenty else (free - units, outstanding + units)
         answers.append(_answer(lease, units, left, unsold, *_states(books, sku)))
     books.check(skus)
@@ -155,6 +155,13 @@ def _take_at_once(books: Books, owner: str, home: int, want: tuple[bytes, str, i
     if need == 0 and books.free(sku) // 4 < PLENTY_MIN:
         return _answer(lease_id, 0, None, None, *NO_SHARDS)
     return None
+
+
+def _of_the_last(free: int, need: int, convenient: int) -> int:
+    """Exactly what is needed, or nothing."""
+    if not GUARDS.exact_tail:
+        return min(free, convenient)
+    return need if free >= need else 0
 
 
 def _states(books: Books, sku: str) -> tuple[list[int], list[int], list[int]]:

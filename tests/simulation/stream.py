@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from persistence.errors import StreamUnavailableError
 from persistence.nats.stream import NAME, Event, Stream
+from tests.simulation.guards import GUARDS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -28,10 +29,16 @@ class Nats:
         self._seen_at_s: dict[str, float] = {}
 
     def knows(self, event_id: str) -> bool:
+        """By the id that the event is sent with."""
+        return GUARDS.event_id and self._has_seen(event_id)
+
+    def _has_seen(self, event_id: str) -> bool:
         return self.world.loop.now - self._seen_at_s.get(event_id, -1e9) < DUPLICATE_WINDOW_S
 
     def store(self, events: Sequence[Event]) -> None:
         for event in events:
+            if self._has_seen(event.id):
+                self.world.fail(f"I5: the event {event.id} is stored twice within the window of duplicates")
             self._seen_at_s[event.id] = self.world.loop.now
             self.stored[event.id] += 1
             self.world.told(event.id)

@@ -51,10 +51,14 @@ class WatchedParking(Parking):
     by one that came later and gets some.
     """
 
-    def __init__(self, fail: Callable[[str], None]) -> None:
+    def __init__(self, world: "World") -> None:
         super().__init__()
-        self._fail = fail
+        self._world = world
         self._lacking: dict[int, set[str]] = {}
+
+    def park(self, demand: Demand, now_s: float, wait_s: float, give_up: Callable[[Parked], None]) -> Parked | None:
+        self._world.faults.draw("park")
+        return super().park(demand, now_s, wait_s, give_up)
 
     def serve(self, till: stock_table.StockTable) -> None:
         self._lacking = self.lacking(till)
@@ -73,7 +77,7 @@ class WatchedParking(Parking):
         """An order is served that came as the `number`th."""
         for before, skus in lacking.items():
             if before < number and any(sku in skus for sku, _ in demand):
-                self._fail(f"order {number} overtakes order {before}, which is parked for {sorted(skus)}")
+                self._world.fail(f"order {number} overtakes order {before}, which is parked for {sorted(skus)}")
 
 
 class WatchedLeases(Leases):
@@ -174,9 +178,10 @@ class Worker:
         catalogue.products = products_of(list(world.books.total), world.limited, LIMIT)
         self.queue = BatchQueue(settings.batch)
         book, live = Book(pool, sessions["keys"], VAULT), Live(settings)
+        self.live = live
         self.bell = Bell(sessions["bell"], SimulatedMirror(world.redis))
         self.leases = WatchedLeases(sessions["stock"], clock, live, self.bell, counters)
-        self.leases.parking = WatchedParking(world.fail)
+        self.leases.parking = WatchedParking(world)
         sales = Sales(sessions["follow"], clock, catalogue, self.leases)
         sales.revision = 0
         self.journaling = Journaling(settings.journal, live, clock, counters)

@@ -7,15 +7,15 @@ It promises that the same seed makes the same world. What goes wrong is in `viol
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
 from gateway.settings import Settings
 from tests.simulation.buyers import Buyer
 from tests.simulation.disk import Disk
-from tests.simulation.events import EVENTS, HAPPENINGS
-from tests.simulation.faults import Faults, Theme
+from tests.simulation.events import HAPPENINGS, OFTEN
+from tests.simulation.faults import LEADS, PLAIN, TARGETS, Faults, Theme
 from tests.simulation.loop import PROCESS, Process, VirtualLoop
 from tests.simulation.mirror import Redis
 from tests.simulation.parts import settings_of
@@ -25,13 +25,18 @@ from tests.simulation.stream import Nats
 from tests.simulation.worker import Worker
 
 SPANS_S = (1.5, 1.5, 2.5, 4.0, 7.0)
+LONG_S = (1.0, 2.5)  # outages that the journal is for
+# Units of a SKU.
+SIZES = {"contested": (2, 3, 5), "scarce": (2, 5, 9), "limited": (9, 14), "plenty": (90, 400)}
+ANY_SIZE = (2, 5, 9, 14, 30, 90, 400)
+LIMITED = {"limited": 1.0, "plenty": 0.0}  # the share of SKUs with a limit
 SETTLE_S = 60.0  # of virtual time, until everything has to be as it should be
 LOOK_S = 0.2
 END_S = 10.0  # for the workers to leave
+STEPS_MIN = 200  # of a world; the stewards make them, when all has been settled so soon
 LIMIT = 2  # units of LIMITED that a buyer may hold
 
 Coverage = Counter[tuple[str, str]]
-PLAIN = Theme()
 
 
 class World:
@@ -46,8 +51,12 @@ class World:
         self.coverage = coverage
         self.violations: list[str] = []
         self.loop = VirtualLoop(self.random, shuffled=self.draw() < 0.5)
-        self.settings: Settings = settings_of(self.random)
-        self.faults = Faults(self.random, coverage, theme)
+        target = TARGETS[seed % len(TARGETS)]
+        self._theme = theme.plus(LEADS.get(target[1], PLAIN))
+        self.traits = self._theme.traits
+        self.settings: Settings = settings_of(self.random, self.traits)
+        self.faults = Faults(self.random, coverage, self._theme, target)
+        self.faults.befall = self._befall
         self.postgres = Postgres(self)
         self.books = self.postgres.books
         self.redis = Redis(self)
@@ -57,10 +66,9 @@ class World:
         self.stewards: list[StewardProcess] = []
         self.buyers: list[Buyer] = []
         self.limited: set[str] = set()
-        self.span_s = self.random.choice(SPANS_S)  # with faults
+        self.span_s = self.random.choice(SPANS_S[-2:] if "long" in self.traits else SPANS_S)  # with faults
         self.is_over = False  # the faults are
         self.answers: Counter[str] = Counter()
-        self._theme = theme
         self._trace = trace
         self._has_ended = False
         self._all: list[Process] = []
@@ -72,6 +80,8 @@ class World:
             try:
                 self._begin()
                 self._advance(self.span_s)
+                if not self.faults.met:  # Hardly ever: so little happened that no fault has met any of it.
+                    self.happen("crash")
                 self._heal()
                 self._settle("after the faults")
                 self._sell_out()
@@ -139,19 +149,30 @@ class World:
     def _begin(self) -> None:
         for at in range(self.random.choice((2, 2, 3))):
             sku = f"S{at}"
-            units = self.random.choice((2, 5, 9, 14, 30, 90, 400))
+            units = self.random.choice(self._sizes())
             self.books.stock(sku, units, self.random.choice((1, 1, 2, 3)))
-        self.limited.update(sku for sku, units in self.books.total.items() if self.draw() < 0.3 and units < 20)
+        limited = next((share for trait, share in LIMITED.items() if trait in self.traits), 0.3)
+        self.limited.update(sku for sku, units in self.books.total.items() if self.draw() < limited and units < 20)
         for _ in range(self.random.choice((2, 2, 2, 3))):
             self.workers.append(self._new_worker())
         for _ in range(self.random.choice((1, 1, 2))):
             self.stewards.append(self._new_steward())
         for at in range(self.random.randrange(12, 32)):
             self._add_buyer(at)
-        events = [self.random.choice(EVENTS) for _ in range(self.random.choice((0, 1, 1, 2, 3)))]
-        for event in (*events, *self._theme.events):
-            at_s = 0.1 + self.span_s * self.draw()
+        self._plan()
+
+    def _sizes(self) -> Sequence[int]:
+        """How many units of a SKU there may be."""
+        return next((sizes for trait, sizes in SIZES.items() if trait in self.traits), ANY_SIZE)
+
+    def _plan(self) -> None:
+        """What befalls the world; what its theme has comes while the buyers do."""
+        for _ in range(self.random.choice((0, 1, 1, 2, 3))):
+            event, at_s = self.random.choice(OFTEN), 0.1 + self.span_s * self.draw()
             self.loop.call_later(at_s, self.happen, event, context=self.loop.base)
+        for event in self._theme.events:
+            at_s = 0.05 + 0.4 * self.span_s * self.draw()
+            self.loop.call_later(at_s, self.happen, event, None, LONG_S, context=self.loop.base)
 
     def _end(self) -> None:
         """What is still there is taken apart, and nobody has to see it."""
@@ -177,24 +198,31 @@ class World:
         units = {
             sku: min(self.random.choice((1, 1, 1, 2, 3, 5)), LIMIT if sku in self.limited else 9) for sku in wanted
         }
-        buyer = Buyer(self, f"buyer-{number}", f"c{int(self.draw() * 8)}", units)
+        customers = 3 if "limited" in self.traits else 8
+        customer = f"c{int(self.draw() * customers)}"
+        buyer = Buyer(self, f"buyer-{number}", customer, units)
         self.buyers.append(buyer)
         at_s = 0.05 + 0.8 * self.span_s * self.draw() * self.draw()
         self.loop.call_later(at_s, buyer.send, context=self.loop.base)
-        if self.draw() < 0.15:  # Whoever presses twice.
+        if self.draw() < (0.6 if "doubling" in self.traits else 0.15):  # Whoever presses twice.
             self.loop.call_later(at_s + 0.3 * self.draw(), buyer.send, context=self.loop.base)
 
-    def happen(self, event: str) -> None:
-        """What befalls the world whatever it does just then."""
+    def happen(self, event: str, to: Process | None = None, spans_s: Sequence[float] = (*LONG_S, 0.1, 0.5)) -> None:
+        """What befalls the world whatever it does just then; `to` this process, or to any."""
         if self.is_over:
             return
-        span_s = self.random.choice((0.1, 0.5, 1.0, 2.5))
+        span_s = self.random.choice(spans_s)
+        named = [worker for worker in self.workers if worker.process is to]
         journaled = [worker for worker in self.workers if worker.journaling.left and not worker.process.is_dead]
-        worker = self.random.choice(journaled or self.workers)
+        worker = self.random.choice(named or journaled or self.workers)
         self.note("happens:", event, worker.process.name, span_s)
         for step in worker.under_way():
             self.faults.note(event, step)
         HAPPENINGS[event](self, worker, span_s)
+
+    def _befall(self, event: str, pause_s: float) -> None:
+        process = PROCESS.get()
+        self.later(pause_s, lambda: self.happen(event, process))
 
     def later(self, seconds: float, call: Callable[[], Any]) -> None:
         self.loop.call_later(seconds, call, context=self.loop.base)
@@ -248,7 +276,7 @@ class World:
         owners = {worker.leases.owner for worker in self.workers if not worker.process.is_dead}
         if any(lease.owner not in owners for of_sku in self.books.active.values() for lease in of_sku.values()):
             return "leases of the dead are active"
-        if any(file.content or file.holder is None for file in self.disk.files.values()):
+        if any(file.has_records or file.holder is None for file in self.disk.journals):
             return "a journal has records"
         return next((busy for worker in self.workers if (busy := worker.busy())), "")
 
@@ -275,7 +303,11 @@ class World:
         """Everybody goes, and nothing is left behind."""
         for worker in self.workers:
             worker.leave()
-        self._advance(END_S)
+        end_s = self.loop.now + END_S
+        while not self.violations and (
+            self.faults.steps < STEPS_MIN or (self.loop.now < end_s and self._is_something_left())
+        ):
+            self._advance(LOOK_S)
         if self.violations:
             return
         self.books.check_all()
@@ -285,15 +317,23 @@ class World:
         if self.nats.stored.keys() != self.books.due:
             self.fail("I5: the stream does not tell what the ledger has")
         if self.disk.set_aside:
-            self.fail("I3: a record of a journal was put aside")
+            self.fail(f"I3: a journal, or a record of one, was put aside: {self.disk.set_aside}")
         for buyer in self.buyers:
             buyer.check_end()
         self._check_tasks()
 
+    def _is_something_left(self) -> bool:
+        """Tasks of the workers, or statements of those who are gone, which may still arrive."""
+        return any(one.is_left and one.pending for one in self.postgres.backends.values()) or any(
+            map(self._tasks_of, self.workers)
+        )
+
+    def _tasks_of(self, worker: Worker) -> list[str]:
+        return [task.get_name() for task in self.loop.tasks if task.process is worker.process and not task.done()]
+
     def _check_tasks(self) -> None:
         for worker in self.workers:
-            left = [task.get_name() for task in self.loop.tasks if task.process is worker.process and not task.done()]
-            if left:
+            if left := self._tasks_of(worker):
                 self.fail(f"{worker.process.name} has left tasks behind: {left}")
         if self.loop.unhandled:
             self.fail(f"nobody handled {self.loop.unhandled[0]}")

@@ -52,3 +52,11 @@ async def test_reader_line_that_is_half_written_is_left_for_later(tmp_path: Path
 
 def test_reader_without_a_file_reads_nothing(tmp_path: Path) -> None:
     assert Reader(tmp_path / "none").look() == 0
+
+
+def test_reader_longest_silence_is_between_answers_or_at_an_end_of_the_span(tmp_path: Path) -> None:
+    reader = Reader(tmp_path / "history")
+    reader.acknowledged_at = [1.0, 4.0, 5.0, 9.0]
+    assert reader.longest_silence(3.5, 8.0) == 3.0  # from 5.0 to the end
+    assert reader.longest_silence(2.0, 6.0) == 2.0  # until the first
+    assert reader.longest_silence(3.0, 9.5) == 4.0  # between two

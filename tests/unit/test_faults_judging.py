@@ -50,7 +50,6 @@ def counts(entries: list[Entry], rows: list[Stored], **fields: Any) -> tuple[int
         ([ok(), ok(2, 2.0, replayed=True)], THERE),
         ([ok(), refused(1, 2.0, 422, "key_reused", kind="other")], THERE),
         ([ok(2, 2.0), refused(1, 3.0)], THERE),  # It was begun before the one that was acknowledged.
-        ([receipt()], [Stored(KEY, ORDER_ID, "cancelled")]),
         ([ok(), Entry(2.0, "ok", KEY, 1, "cancel", 200, order_id=ORDER_ID)], [Stored(KEY, ORDER_ID, "cancelled")]),
     ],
 )
@@ -73,6 +72,11 @@ def test_judge_order_under_another_id_is_lost() -> None:
 def test_judge_cancelled_order_that_lives_is_lost() -> None:
     cancelled = Entry(2.0, "ok", KEY, 1, "cancel", 200, order_id=ORDER_ID)
     assert counts([ok(), cancelled], THERE) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("entries", [[ok()], [receipt()]])
+def test_judge_acknowledged_order_that_ends_cancelled_unasked_is_lost(entries: list[Entry]) -> None:
+    assert counts(entries, [Stored(KEY, ORDER_ID, "cancelled")]) == (1, 0, 0)
 
 
 def test_judge_two_orders_of_one_key_are_doubled() -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from bench.failure import ScenarioError
-from bench.faults.checker import Checker
+from bench.faults.checker import Came, Checker
 from bench.faults.faults import BrokenError, Fault, MissedError, Together
 from bench.faults.history import Entry
-from bench.faults.record import Matrix, RowResult, Verdict
+from bench.faults.record import Matrix, Mutation, RowResult, Verdict
 from bench.faults.rows import BY_NUMBER, ROWS
-from bench.faults.runner import MODES, Plan, Runner, hold, inject
+from bench.faults.runner import MODES, Plan, Runner, inject, silence
 from bench.faults.soak import first_requests
 from bench.faults.times import FULL, SCALED
 from gateway.settings import load
@@ -31,14 +31,6 @@ class Recorded(Fault):
 
     def undo(self) -> None:
         self._log.append(f"undo{self._name}")
-
-
-class Loaded:
-    def __init__(self, at: float | None) -> None:
-        self._at = at
-
-    def acknowledged_after(self, at: float) -> float | None:
-        return None if self._at is None else at + self._at
 
 
 @pytest.mark.parametrize("error", [MissedError(), BrokenError("broken"), ScenarioError("gone"), OSError("none")])
@@ -62,18 +54,18 @@ def test_faults_together_are_undone_backwards() -> None:
     assert log == ["inject1", "inject2", "undo2", "undo1"]
 
 
-def test_hold_without_the_orders_that_have_to_come_is_broken() -> None:
-    row = BY_NUMBER[8]._replace(hold=0.0, within_s=0.001)
-    with pytest.raises(BrokenError, match="no order was acknowledged"):
-        hold(row, SCALED, Loaded(None))  # type: ignore[arg-type]  # as much of a load as it asks
-    hold(row, SCALED, Loaded(1.0))  # type: ignore[arg-type]  # as above
+@pytest.mark.parametrize(("silent_s", "found"), [(1.001, 1), (1.0, 0), (None, 0)])
+def test_row_in_which_orders_go_on_must_not_be_silent_for_longer_than_it_may(
+    silent_s: float | None, found: int
+) -> None:
+    assert BY_NUMBER[8].within_s == 1.0
+    assert len(silence(BY_NUMBER[8], RowResult(8, "", "", "passed", silent_s=silent_s))) == found
 
 
-def test_rows_are_numbered_once_in_order_and_have_a_way_or_a_reason() -> None:
+def test_rows_are_numbered_once_and_in_order() -> None:
     numbers = [row.number for row in ROWS]
     assert numbers == sorted(set(numbers))
     assert set(range(1, 41)) - set(numbers) == {34, 35}
-    assert all(bool(row.make) != bool(row.reason) for row in ROWS)
     assert all(row.mode in MODES for row in ROWS)
     assert all(not isinstance(row.hold, str) or row.hold in SCALED._fields for row in ROWS)
 
@@ -81,16 +73,10 @@ def test_rows_are_numbered_once_in_order_and_have_a_way_or_a_reason() -> None:
 def test_row_whose_tool_is_absent_is_not_run_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     said: list[str] = []
-    matrix = Runner(Plan(1, SCALED, rows=(13,)), tmp_path, said.append).run()
-    assert [(row.status, row.injections) for row in matrix.rows] == [("not_run", 0)]
-    assert "apt-get install strace" in (matrix.rows[0].reason or "")
+    (result,) = Runner(Plan(1, SCALED, rows=(13,)), tmp_path, said.append).run()
+    assert (result.status, result.injections) == ("not_run", 0)
+    assert "apt-get install strace" in (result.reason or "")
     assert "not_run" in said[0]
-
-
-def test_row_that_cannot_run_anywhere_is_not_run(tmp_path: Path) -> None:
-    matrix = Runner(Plan(1, SCALED, rows=(28,)), tmp_path, lambda _: None).run()
-    assert [row.status for row in matrix.rows] == ["not_run"]
-    assert matrix.rows[0].reason
 
 
 @pytest.mark.parametrize("times", [SCALED, FULL])
@@ -117,8 +103,21 @@ def test_matrix_with_a_failed_row_has_failed() -> None:
 
 def test_checker_event_that_comes_again_has_to_be_the_same() -> None:
     checker = Checker(None)  # type: ignore[arg-type]  # Nothing is asked of the site here.
-    assert checker._keep([("a.1", b"{}"), ("a.1", b"{}"), ("a.2", b"{}")]).clean
-    assert checker._keep([("a.1", b"{ }")]).doubled == 1
+    assert checker._keep([Came("a.1", b"{}"), Came("a.1", b"{}"), Came("a.2", b"{}")], 4.0).clean
+    assert checker._keep([Came("a.1", b"{ }")], 4.0).doubled == 1
+
+
+@pytest.mark.parametrize(("again_s", "doubled"), [(0.0, 0), (0.1, 1), (3.5, 1), (4.1, 0)])
+def test_checker_event_is_stored_once_while_the_stream_knows_its_id(again_s: float, doubled: int) -> None:
+    checker = Checker(None)  # type: ignore[arg-type]  # Nothing is asked of the site here.
+    came = [Came("a.1", b"{}", 100.0), Came("a.1", b"{}", 100.0 + again_s)]
+    assert checker._keep(came, 4.0).doubled == doubled
+
+
+def test_matrix_with_a_guard_that_nobody_missed_has_failed() -> None:
+    missed = Mutation("limit", "row 36: oversold 3")
+    assert not Matrix(1, {}, {}, [], [missed]).failed
+    assert Matrix(1, {}, {}, [], [missed, Mutation("key claim", None)]).failed
 
 
 def test_soak_counts_first_requests_that_were_right_in_time() -> None:

@@ -181,6 +181,22 @@ async def test_journal_that_failed_is_never_used_again_and_its_worker_leaves(
     assert desk.journaling.receipts == {}
 
 
+async def test_journal_that_may_have_an_order_keeps_its_units_for_who_adopts_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody was promised it; but who reads the file makes an order of it."""
+    await desk.open()
+
+    def fail(*_: object) -> None:
+        raise JournalPoisonedError("EIO")
+
+    monkeypatch.setattr(Journal, "append", fail)
+    with pytest.raises(JournalError):
+        await desk.journaling.append([pending(1)])
+    assert (desk.journaling.is_empty, desk.journaling.left) == (False, 1)
+    assert desk.journaling.pins(LEASE)
+
+
 async def test_next_owner_begins_a_journal_of_his_own_and_leaves_the_orders_of_the_one_before(desk: Desk) -> None:
     await desk.open()
     await desk.journaling.append([pending(1)])

@@ -1,6 +1,7 @@
 """Ports: which are free, and who holds one that is not."""
 
 import os
+import random
 import socket
 from collections.abc import Iterator
 
@@ -32,3 +33,11 @@ def test_pick_free_taken_preference_takes_another(taken_port: int) -> None:
 def test_pick_free_free_preference_is_kept() -> None:
     port = pick_free()
     assert pick_free(port) == port
+
+
+def test_pick_free_never_gives_the_same_port_twice_although_nobody_listens_yet() -> None:
+    ports = []
+    for _ in range(100):
+        random.seed(7)
+        ports.append(pick_free())
+    assert len(set(ports)) == 100
