@@ -14,6 +14,7 @@ from tests.tidy.source import ROOT
 PAGE = ROOT / "deploy" / "operations" / "metrics.md"
 RULES = ROOT / "deploy" / "alerts" / "floodgate.yml"
 FAULTS = ROOT / "deploy" / "operations" / "faults.md"
+KNOWN = ROOT / "deploy" / "operations" / "known.md"
 # Words of the page of faults that are no lines of a log: a field of one, and a table of PostgreSQL.
 FIELDS_AND_TABLES = {"torn_bytes", "pg_stat_activity"}
 GAUGES = (Gauge, GaugeByWorker, Distribution)
@@ -92,3 +93,9 @@ def test_page_of_faults_names_metrics_alarms_and_log_lines_that_there_are() -> N
     assert set(re.findall(r"Floodgate[A-Z]\w+", text)) - alarms == set()
     lines = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", text)) - METRICS
     assert {line for line in lines if f'"{line}"' not in said} == FIELDS_AND_TABLES
+
+
+def test_page_of_known_failures_names_tests_that_there_are() -> None:
+    named = re.findall(r"`(tests/[a-z0-9_/]+\.py)::(test_\w+)`", KNOWN.read_text())
+    assert named
+    assert [(path, name) for path, name in named if f"def {name}(" not in (ROOT / path).read_text()] == []
