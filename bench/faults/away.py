@@ -15,7 +15,7 @@ from bench.faults.crowds import Client, Hand
 from bench.faults.faults import SPRUNG_S, BrokenError, Fault, Killed, MissedError, Ruled, Traced
 from bench.faults.mix import Wanted
 from bench.faults.proxy import Rule, Trap
-from bench.faults.site import ALL_WORKERS, GATEWAY, Site
+from bench.faults.site import ALL_WORKERS, DRAINED, GATEWAY, Site
 from deploy.local import process_table
 from persistence.journal import Record
 from persistence.journal.format import pack_head
@@ -145,6 +145,7 @@ class Abandoned(Fault):
 
     def inject(self) -> None:
         self.site.until(self.site.has_all_workers, ALL_WORKERS)
+        self.site.until(self.site.has_drained, DRAINED)  # Of the time before: else there are more and more.
         self._away.inject()
         time.sleep(WRITTEN_S)
         self._killed.inject()

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
@@ -24,7 +25,7 @@ from bench.faults import mix
 from bench.faults.history import Entry
 from bench.faults.judging import Stored, judge
 from bench.faults.record import Verdict
-from bench.faults.site import ALL_WORKERS, Site
+from bench.faults.site import ALL_WORKERS, DRAINED, Site
 from persistence.journal import kept
 from persistence.nats.stream import NAME
 from persistence.postgres.audit import audit
@@ -75,10 +76,13 @@ class Checker:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._seen: dict[str, tuple[str, float]] = {}  # id of an event -> digest of its bytes, when it was stored
+        self._aside: set[Path] = set()  # what lay beside the journals at the end of the row before
         self._numbers = itertools.count(1)
 
-    def check(self, run: str, entries: Sequence[Entry], spoilt: frozenset[str] = frozenset()) -> Verdict:
-        """The verdict on the row whose keys begin with `run`."""
+    def check(
+        self, run: str, entries: Sequence[Entry], spoilt: frozenset[str] = frozenset(), aside: tuple[str, ...] = ()
+    ) -> Verdict:
+        """The verdict on the row whose keys begin with `run`. Files with these endings may lie beside the journals."""
         verdict = Verdict()
         self._settle(verdict)
         for sku in mix.scarce_skus(run):
@@ -87,15 +91,21 @@ class Checker:
         verdict.add(asyncio.run(self._books(run, entries, spoilt)))
         verdict.add(asyncio.run(self._stream(run)))
         verdict.found += self._in_logs() + asyncio.run(self._in_mirror())
-        if not spoilt:
-            verdict.found += [f"put aside: {path.name}" for path in kept(self._site.journals)]
+        verdict.found += self._put_aside(aside)
         return verdict
+
+    def _put_aside(self, aside: tuple[str, ...]) -> list[str]:
+        """What has come to lie beside the journals, and may not."""
+        before, self._aside = self._aside, set(kept(self._site.journals))
+        new = sorted(self._aside - before)
+        return [f"put aside: {path.name}" for path in new if not path.name.endswith(aside)]
 
     def _settle(self, verdict: Verdict) -> None:
         """Wait until all is delivered and every worker works."""
         try:
             self._site.until(lambda: self._site.query(_OUTBOX) == "0", "the outbox to be empty", QUIET_S)
             self._site.until(self._site.has_all_workers, ALL_WORKERS, QUIET_S)
+            self._site.until(self._site.has_drained, DRAINED, QUIET_S)
         except ScenarioError as error:
             verdict.found.append(f"not quiet: {error}")
 

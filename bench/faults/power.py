@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from bench.faults.away import WRITTEN_S, ledger_away
 from bench.faults.faults import Fault, MissedError, Traced
-from bench.faults.site import ALL_WORKERS, GATEWAY, PROJECTOR, STEWARD, Site
-from persistence.journal import peek
+from bench.faults.site import ALL_WORKERS, DRAINED, GATEWAY, PROJECTOR, STEWARD, Site
 
 # A sync takes so long, in microseconds, that a death often comes between a write and its sync.
 SYNC_DELAY_US = 100_000
@@ -105,7 +104,7 @@ class PowerLost(Fault):
 
     def inject(self) -> None:
         self._site.until(self._site.has_all_workers, ALL_WORKERS)
-        self._site.until(self._is_drained, "the journals to be empty")
+        self._site.until(self._site.has_drained, DRAINED)
         sizes = {str(path): path.stat().st_size for path in self._journals()}
         synced = Synced(self._site.journals.resolve(), sizes)
         self._trace = Traced(self._site, self._site.workers(), *OPTIONS)
@@ -127,9 +126,6 @@ class PowerLost(Fault):
         if self._trace is not None:
             self._trace.end()
         self._site.ensure_running()
-
-    def _is_drained(self) -> bool:
-        return all(journal.locked and not journal.records for journal in peek(self._site.journals))
 
     def _journals(self) -> list[Path]:
         return sorted(self._site.journals.resolve().glob(f"*{JOURNAL}"))

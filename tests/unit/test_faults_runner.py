@@ -3,6 +3,7 @@
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -134,3 +135,13 @@ def test_soak_counts_first_requests_that_were_right_in_time() -> None:
         Entry(0.1, "refused", "sold", 1, status=409, code="sold_out"),
     ]
     assert first_requests(entries) == (4, 2)
+
+
+def test_checker_what_is_put_aside_is_found_once_unless_the_row_may_leave_it(tmp_path: Path) -> None:
+    checker = Checker(SimpleNamespace(journals=tmp_path))  # type: ignore[arg-type]  # as much of a site as it asks
+    for name in ("a.journal", "a.quarantine", "b.journal.1.damaged"):
+        (tmp_path / name).touch()
+    assert checker._put_aside((".damaged",)) == ["put aside: a.quarantine"]
+    assert checker._put_aside(()) == []
+    (tmp_path / "c.unreadable").touch()
+    assert checker._put_aside(()) == ["put aside: c.unreadable"]
