@@ -5,13 +5,13 @@ there is said to be missing.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from bench.faults.record import Matrix, RowResult, Verdict
+from bench.faults.record import Matrix, RowResult, Soak, Verdict
 from bench.record import Record
 from bench.report import charts, words
 from bench.report.charts import Bar, Caption
@@ -26,6 +26,12 @@ ROW_HEADS = ("", "fault", "how", "times", "acknowledged", "receipts", " / ".join
 FUZZ_HEADS = ("inputs into", "by", "inputs", "taken", "refused", "500", "crashes", "MiB, warm and in the end")
 
 Shape = TypeVar("Shape")
+
+
+class Soaked(msgspec.Struct):
+    """What `floodgate faults --soak --json` writes, as far as it is of the soak."""
+
+    soak: Soak
 
 
 class Meeting(msgspec.Struct):
@@ -87,8 +93,14 @@ class Records(NamedTuple):
 
 def summary(files: Records) -> str:
     """A line for each proof: what was done, and what came of it."""
-    lines = [*_of_matrix(files.matrix), *_of_soak(files.soak), *_of_worlds(files.simulated), *_of_inputs(files.fuzzed)]
-    return markdown(("proof", "what was done", "what came of it"), [*lines, *_of_slow(files.bench)])
+    lines = [
+        *_lines("`floodgate faults`", files.matrix, Matrix, _of_matrix),
+        *_lines("`floodgate faults --soak`", files.soak, Soaked, _of_soak),
+        *_lines("`make simulate`", files.simulated, Simulated, _of_worlds),
+        *_lines("`make fuzz`", files.fuzzed, Fuzzed, _of_inputs),
+        *_lines(f"`floodgate bench {SLOW}`", files.bench, Record, _of_slow),
+    ]
+    return markdown(("proof", "what was done", "what came of it"), lines)
 
 
 def matrix_table(file: Path) -> str:
@@ -150,59 +162,52 @@ def _bar(row: RowResult) -> Bar:
     return Bar(shown, seconds, f"{seconds:.2f} s", "order" if row.status == "passed" else "missed")
 
 
-def _of_matrix(file: Path) -> Iterable[Sequence[str]]:
-    name = "`floodgate faults`"
-    matrix = _read(file, Matrix)
-    if matrix is None:
+def _lines(
+    name: str, file: Path, shape: type[Shape], said_of: Callable[[Shape], Iterable[tuple[str, str]]]
+) -> Iterable[Sequence[str]]:
+    """What was done and what came of it, the first line under the name of the proof."""
+    record = _read(file, shape)
+    if record is None:
         yield name, "", _missing(file)
         return
+    for done, came in said_of(record):
+        yield name, done, came
+        name = ""
+
+
+def _of_matrix(matrix: Matrix) -> Iterable[tuple[str, str]]:
     ran = [row for row in matrix.rows if row.status != "not_run"]
     total = {count: sum(getattr(row, count) for row in ran) for count in COUNTS}
     injections, orders = sum(row.injections for row in ran), sum(row.acknowledged for row in ran)
     failed = [f"row {row.row} failed" for row in ran if row.status == "failed"]
     each = min(row.injections for row in ran)
     done = f"{len(ran)} faults, each at least {each} times: {injections:,} in all, {orders:,} orders acknowledged"
-    yield name, done, ", ".join([*(f"{count} {value}" for count, value in total.items()), *failed])
+    yield done, ", ".join([*(f"{count} {value}" for count, value in total.items()), *failed])
     killed = next((row for row in ran if row.row == KILLED_POSTGRES), None)
     if killed is not None and killed.silent_s is not None:
         done = f"PostgreSQL killed {killed.injections} times under load, and away for {matrix.times['outage']:g} s"
-        yield "", done, f"never without an acknowledged order for longer than {killed.silent_s:.2f} s"
+        yield done, f"never without an acknowledged order for longer than {killed.silent_s:.2f} s"
     if matrix.mutations:
         missed = [one.guard for one in matrix.mutations if one.caught_by is None]
         came = f"not noticed: {', '.join(missed)}" if missed else "each time something failed, as it has to"
-        yield "", f"guards taken away {len(matrix.mutations)} times, one at a time", came
+        yield f"guards taken away {len(matrix.mutations)} times, one at a time", came
 
 
-def _of_soak(file: Path) -> Iterable[Sequence[str]]:
-    name = "`floodgate faults --soak`"
-    matrix = _read(file, Matrix)
-    if matrix is None or matrix.soak is None:
-        yield name, "", _missing(file)
-        return
-    soak = matrix.soak
+def _of_soak(record: Soaked) -> Iterable[tuple[str, str]]:
+    soak = record.soak
     done = f"{soak.seconds:,} s of steady load, {soak.faults} deaths, {soak.requests:,} orders"
     share = f"{soak.right_within_1_s:.3%} of the requests answered right within 1 s, retries not counted"
-    yield name, done, f"{share}; {_counted(soak.verdict)}"
+    yield done, f"{share}; {_counted(soak.verdict)}"
 
 
-def _of_worlds(file: Path) -> Iterable[Sequence[str]]:
-    name = "`make simulate`"
-    found = _read(file, Simulated)
-    if found is None:
-        yield name, "", _missing(file)
-        return
+def _of_worlds(found: Simulated) -> Iterable[tuple[str, str]]:
     rarest = min(found.coverage, key=lambda one: one.met)
     done = f"{found.worlds:,} worlds in {found.wall_s / 3600:.1f} h: {found.steps:,} steps, {found.faults:,} faults"
     met = f"the rarest meeting of a fault with a step came {rarest.met:,} times"
-    yield name, done, f"{len(found.failures)} failed; {met}"
+    yield done, f"{len(found.failures)} failed; {met}"
 
 
-def _of_inputs(file: Path) -> Iterable[Sequence[str]]:
-    name = "`make fuzz`"
-    found = _read(file, Fuzzed)
-    if found is None:
-        yield name, "", _missing(file)
-        return
+def _of_inputs(found: Fuzzed) -> Iterable[tuple[str, str]]:
     ran = [piece for piece in found.pieces if piece.status != "not_run"]
     targets = ", ".join(dict.fromkeys(piece.target for piece in ran))
     errors, crashes = sum(piece.errors_500 for piece in ran), sum(piece.crashes for piece in ran)
@@ -210,17 +215,13 @@ def _of_inputs(file: Path) -> Iterable[Sequence[str]]:
     wrong = [piece.target for piece in ran if piece.status == "failed"]
     came = f"{errors} answered 500, {crashes} crashes, memory grew by {growth:.1f} MiB at most"
     done = f"{sum(piece.inputs for piece in ran):,} inputs that nobody should send: {targets}"
-    yield name, done, f"{came}; failed: {', '.join(wrong)}" if wrong else came
+    yield done, f"{came}; failed: {', '.join(wrong)}" if wrong else came
 
 
-def _of_slow(file: Path) -> Iterable[Sequence[str]]:
-    record = _read(file, Record)
-    slow = record.scenarios.get(SLOW) if record is not None else None
-    if slow is None:
-        yield f"`floodgate bench {SLOW}`", "", _missing(file)
-        return
+def _of_slow(record: Record) -> Iterable[tuple[str, str]]:
+    slow = record.scenarios[SLOW]
     came = f"good orders wait {slow.median:.2f} times as long (p99; {number(slow.min)} to {number(slow.max)})"
-    yield f"`floodgate bench {SLOW}`", "200 POSTs that never end, beside 1,000 good orders a second", came
+    yield "200 POSTs that never end, beside 1,000 good orders a second", came
 
 
 def _row(row: RowResult) -> Sequence[str]:
