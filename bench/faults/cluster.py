@@ -25,7 +25,7 @@ LOOK_AGAIN_S = 0.05
 class ClusterNode(ValkeyServer):
     """`announced` is the port that clients are told; set before the start."""
 
-    def __init__(self, directory: Path, *, secret: str, log_path: Path) -> None:
+    def __init__(self, directory: Path, *, secret: str = "", log_path: Path | None = None) -> None:
         super().__init__(directory, secret=secret, log_path=log_path)
         self.announced = self.port
         self.bus_port = pick_free()
