@@ -67,6 +67,21 @@ class StoredEvent(NamedTuple):
     payload: bytes
 
 
+async def stored_events(nats_url: str) -> list[StoredEvent]:
+    """Everything in the stream, in order, asked for over a connection of its own."""
+    client = await nats.connect(nats_url)
+    try:
+        jetstream = client.jetstream()
+        state = (await jetstream.stream_info(NAME)).state
+        messages = [await jetstream.get_msg(NAME, seq) for seq in range(state.first_seq, state.last_seq + 1)]
+    finally:
+        await client.close()
+    return [
+        StoredEvent(message.subject or "", (message.headers or {})["Nats-Msg-Id"], message.data or b"")
+        for message in messages
+    ]
+
+
 class Shop:
     """A running worker, and a client's token."""
 
@@ -208,17 +223,7 @@ class World:
 
     async def events(self) -> list[StoredEvent]:
         """Everything in the stream, in order."""
-        client = await nats.connect(self.nats_url)
-        try:
-            jetstream = client.jetstream()
-            state = (await jetstream.stream_info(NAME)).state
-            messages = [await jetstream.get_msg(NAME, seq) for seq in range(state.first_seq, state.last_seq + 1)]
-        finally:
-            await client.close()
-        return [
-            StoredEvent(message.subject or "", (message.headers or {})["Nats-Msg-Id"], message.data or b"")
-            for message in messages
-        ]
+        return await stored_events(self.nats_url)
 
     async def end_backends(self) -> None:
         """End every connection that a process of ours has to this database."""

@@ -7,7 +7,7 @@ import json
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -20,9 +20,9 @@ from gateway.edge.direct import ASGI, DIRECT, VARIABLE
 from persistence.postgres.audit import audit
 from tests.load import Buyers, order
 from tests.served import Served
+from tests.worker_world import eventually
 
 WAIT_S = 60.0
-LOOK_AGAIN_S = 0.05
 CONNECTIONS_MAX = 128
 SLOW = 200  # clients that never come to their end, more than a worker has connections
 FLOOD = 600
@@ -129,15 +129,6 @@ def status_of(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1]) if answer else 0
 
 
-async def until(what: str, is_so: Callable[[], Awaitable[bool]]) -> None:
-    try:
-        async with asyncio.timeout(WAIT_S):
-            while not await is_so():
-                await asyncio.sleep(LOOK_AGAIN_S)
-    except TimeoutError:
-        raise AssertionError(f"not within {WAIT_S} s: {what}") from None
-
-
 async def test_slow_posts_on_every_connection_are_timed_out_and_good_buyers_are_served(gateway: Gateway) -> None:
     slow = SlowPosts(gateway.served.url, gateway.served.token, SLOW)
     async with asyncio.timeout(WAIT_S), slow.pressing():
@@ -178,7 +169,7 @@ async def test_clients_that_vanish_inside_a_request_leave_nothing_open_and_no_ha
     async def is_closed() -> bool:
         return roomy.descriptors() <= before + LEFT_MAX
 
-    await until("what they had open is closed", is_closed)
+    await eventually("what they had open is closed", is_closed)
     assert await roomy.orders() == GOOD
     await roomy.buy("after")
 
@@ -191,7 +182,7 @@ async def test_gateway_told_to_end_while_the_ledger_hangs_ends_in_time_and_loses
     async def waits() -> bool:
         return bool(await lock.fetchval("select count(*) from pg_locks where not granted"))
 
-    await until("the commit waits", waits)
+    await eventually("the commit waits", waits)
     stopping = asyncio.create_task(gateway.served.stop(signal.SIGTERM))
     assert status_of(await placing) == 503
     await lock.execute("rollback")

@@ -27,6 +27,7 @@ from persistence.nats.stream import NAME, Ack, Event, Stream, StreamSettings
 from persistence.postgres import order_feed
 from persistence.postgres.session import Session
 from tests.cut_proxy import CutProxy, Loss, Trigger, open_proxy
+from tests.worker_world import stored_events
 
 SETTINGS = StreamSettings(replicas=1, max_age_s=3600, duplicate_window_s=60)
 FORGETFUL = SETTINGS._replace(duplicate_window_s=1)
@@ -97,14 +98,7 @@ def created() -> Event:
 
 async def stored(nats_url: str) -> list[str]:
     """The ids of everything in the stream, in order, asked for over a way that nothing is done to."""
-    client = await nats.connect(nats_url)
-    try:
-        jetstream = client.jetstream()
-        state = (await jetstream.stream_info(NAME)).state
-        messages = [await jetstream.get_msg(NAME, seq) for seq in range(state.first_seq, state.last_seq + 1)]
-    finally:
-        await client.close()
-    return [(message.headers or {})["Nats-Msg-Id"] for message in messages]
+    return [event.id for event in await stored_events(nats_url)]
 
 
 async def until(is_so: Callable[[], bool]) -> None:
