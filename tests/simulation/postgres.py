@@ -7,11 +7,12 @@ its way: it may arrive later.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from msgspec import Struct
+from msgspec import Struct, field
 
 from persistence.errors import LedgerUnavailableError
 from tests.simulation.books import BlockedError, Books, Transaction
@@ -32,38 +33,41 @@ DOWN_S = (0.05, 1.0)
 ENDING = frozenset({"begin", "session_begin", "commit", "session_commit", "rollback"})
 
 
-class Backend(Struct, eq=False):
-    """The server's end of a connection. `pending`: statements that are on their way or wait."""
-
-    pid: int
-    name: str
-    process: Process | None
-    transaction: Transaction
-    connection: "Connection | None" = None
-    request: "Request | None" = None  # the last one
-    is_alive: bool = True
-    is_left: bool = False  # whether the client has closed its end
-    is_stuck: bool = False  # in the middle of what its client had begun to send
-    pending: int = 0
-    deaf_until_s: float = 0.0  # until then it is stopped, as by SIGSTOP
-
-    @property
-    def is_cut(self) -> bool:
-        return self.process is not None and self.process.cut_until_s > 0
-
-
 class Request(Struct, eq=False):
     """A statement on its way. `after` is what becomes of its answer."""
 
-    backend: Backend
+    backend: "Backend"
     step: str
     function: Callable[..., Any]
     arguments: Sequence[Any]
     answer: asyncio.Future[Any]
     timeout_s: float
     after: str = ""
+    has_arrived: bool = False  # behind one that is still to be carried out
     is_blocked: bool = False
     is_over: bool = False
+
+
+class Backend(Struct, eq=False):
+    """The server's end of a connection. `line`: statements that are on their way or wait, in the order in which they
+    were sent, which is that in which they are carried out.
+    """
+
+    pid: int
+    name: str
+    process: Process | None
+    transaction: Transaction
+    connection: "Connection | None" = None
+    request: Request | None = None  # the last one
+    is_alive: bool = True
+    is_left: bool = False  # whether the client has closed its end
+    is_stuck: bool = False  # in the middle of what its client had begun to send
+    line: deque[Request] = field(default_factory=deque)
+    deaf_until_s: float = 0.0  # until then it is stopped, as by SIGSTOP
+
+    @property
+    def is_cut(self) -> bool:
+        return self.process is not None and self.process.cut_until_s > 0
 
 
 class Postgres:
@@ -96,7 +100,7 @@ class Postgres:
     def submit(self, request: Request) -> None:
         """Whatever is lost on the way ends in a time-out of the client's."""
         backend, loop = request.backend, self.loop
-        backend.pending += 1
+        backend.line.append(request)
         backend.request = request
         fault = self.world.faults.draw(request.step)
         if fault is not None:
@@ -179,7 +183,7 @@ class Postgres:
             case "killed_before":
                 call_at(at_s, self.kill, backend, asyncpg.AdminShutdownError, context=base)
             case "silent_before":
-                backend.pending -= 1
+                backend.line.remove(request)
             case "late" | "late_of_dead":
                 call_at(at_s + self._late_s(request), self._arrive, request, context=base)
                 if fault == "late_of_dead":
@@ -187,7 +191,7 @@ class Postgres:
             case "restart_before":
                 call_at(at_s, self.crash, random.uniform(*DOWN_S), context=base)
             case "crash_before":
-                backend.pending -= 1
+                backend.line.remove(request)
                 call_at(self.loop.now, self.world.crash, backend.process, context=base)
             case "deaf":
                 backend.deaf_until_s = at_s + self._late_s(request)
@@ -210,7 +214,7 @@ class Postgres:
             at_s = process.cut_until_s + self._latency_s()
             self.loop.call_at(at_s, self._arrive, request, context=self.loop.base)
         else:
-            request.backend.pending -= 1
+            request.backend.line.remove(request)
 
     def _expect(self, request: Request) -> None:
         """The client's time-out."""
@@ -224,6 +228,11 @@ class Postgres:
             if not request.answer.done():
                 request.answer.set_exception(ConnectionResetError("the connection is closed"))
             return
+        if self._is_next(request):
+            self._carry_out(request)
+
+    def _carry_out(self, request: Request) -> None:
+        backend = request.backend
         transaction = backend.transaction if backend.transaction.is_open else self._alone
         if transaction.has_failed and request.step not in ENDING:
             self._reply(request, None, asyncpg.InFailedSQLTransactionError("the transaction has failed"))
@@ -244,6 +253,21 @@ class Postgres:
         else:
             self._reply(request, result, None)
 
+    def _is_next(self, request: Request) -> bool:
+        """Whether nothing that was sent before it is still to be carried out. A client that goes on behind a statement
+        that waits for a lock has cancelled that one; now and then the cancellation comes too late.
+        """
+        first = request.backend.line[0]
+        if first is request:
+            return True
+        if not request.has_arrived:
+            request.has_arrived = True
+            self._expect(request)
+            if first.is_blocked and self.world.draw() < 0.5:
+                self._fail(first.backend)
+                self._reply(first, None, asyncpg.QueryCanceledError("canceled on user request"))
+        return False
+
     def _fail(self, backend: Backend) -> None:
         """An error ends what an open transaction has done, and frees its locks; it stands there until it is ended."""
         if backend.transaction.is_open:
@@ -263,12 +287,12 @@ class Postgres:
             if not backend.transaction.is_open:
                 backend.transaction = Transaction(is_open=True, began_at_s=self.books.clock_s)
             commit_whole(self.books, backend.transaction, *request.arguments)
-        backend.pending -= 1
+        backend.line.remove(request)
         backend.is_stuck = True
         self._expect(request)
 
     def _wait(self, request: Request, holder: Transaction) -> None:
-        """For a lock, until the client gives up; the cancellation that it sends may come too late."""
+        """For a lock, whether or not the client gives up."""
         self.world.note("waits for a lock", request.step)
         if not request.is_blocked:
             request.is_blocked = True
@@ -287,7 +311,9 @@ class Postgres:
     def _reply(self, request: Request, result: object, error: Exception | None) -> None:
         backend, answer, after = request.backend, request.answer, request.after
         request.is_over = True
-        backend.pending -= 1
+        backend.line.remove(request)
+        if backend.line and backend.line[0].has_arrived:
+            self._again(backend.line[0])
         if after == "stop_after":
             self.world.stop(backend.process)
         elif after:
@@ -300,7 +326,7 @@ class Postgres:
                 answer.set_result(result)
             else:
                 answer.set_exception(error)
-        if backend.is_left and not backend.pending:
+        if backend.is_left and not backend.line:
             self._end_of_file(backend)
 
     def _lose_reply(self, request: Request, after: str) -> None:
@@ -316,7 +342,7 @@ class Postgres:
 
     def _end_of_file(self, backend: Backend) -> None:
         """Only a signal ends a backend that waits for the rest of what its client had begun to send."""
-        if not backend.pending and not backend.is_stuck:
+        if not backend.line and not backend.is_stuck:
             self.kill(backend, ConnectionResetError)
 
 

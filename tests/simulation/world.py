@@ -324,7 +324,7 @@ class World:
 
     def _is_something_left(self) -> bool:
         """Tasks of the workers, or statements of those who are gone, which may still arrive."""
-        return any(one.is_left and one.pending for one in self.postgres.backends.values()) or any(
+        return any(one.is_left and one.line for one in self.postgres.backends.values()) or any(
             map(self._tasks_of, self.workers)
         )
 
