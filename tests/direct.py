@@ -62,7 +62,6 @@ class DirectEdge:
 
     def __init__(self, route: OrderRoute, show: ShowRoute) -> None:
         self.exchanges = Exchanges(route, show)
-        self.watchers: list[Watcher] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watcher = self.open(scope, receive)
@@ -72,11 +71,10 @@ class DirectEdge:
 
     def open(self, scope: Any, receive: Receive) -> Watcher:
         """A request comes; its answer is not waited for."""
-        self.watchers.append(Watcher(scope, receive))
+        watcher = Watcher(scope, receive)
         order_id = id_in(scope) if scope.get("method") == "GET" else None
-        if order_id is None:
-            if self.exchanges.admits(self.watchers[-1]):
-                self.exchanges.open(self.watchers[-1])
-        else:
-            self.exchanges.show(self.watchers[-1], order_id)
-        return self.watchers[-1]
+        if order_id is not None:
+            self.exchanges.show(watcher, order_id)
+        elif self.exchanges.admits(watcher):
+            self.exchanges.open(watcher)
+        return watcher
