@@ -46,6 +46,7 @@ PROBLEMS = {
         Problem("sale_not_open", 409, "The sale has not opened yet", True),
         Problem("sale_closed", 409, "The sale is over", False),
         Problem("limit_reached", 409, "The buyer may hold no more units of it", False),
+        Problem("not_payable", 409, "The order does not wait for a payment", False),
         Problem("not_cancellable", 409, "The order can no longer be cancelled", False),
         Problem("key_in_flight", 409, "The first request with this key is still being answered", True),
         Problem("below_held", 409, "Fewer units than are held or promised", False),

@@ -183,11 +183,11 @@ class Admission:
         if self.draining or not (self.open and self._clock.known and self._catalogue.loaded and self._sales.loaded):
             return self._try_admit_away(request, outcome)
         # Whether there is room is asked before the order is read: to refuse must cost little.
-        draft = self._draft(request) if self._queue.room(self._clock.now_s()) else OVERLOADED
+        draft = self._draft(request) if self._queue.room(self._clock.steady_s()) else OVERLOADED
         if isinstance(draft, Refusal):
             return draft
         limits = _limits(draft) if draft.priced.limits else ()
-        if limits and not self._queue.room(self._clock.now_s(), limits):
+        if limits and not self._queue.room(self._clock.steady_s(), limits):
             return OVERLOADED
         demand = draft.priced.demand
         parts = self._leases.try_reserve(demand) if demand else []
@@ -206,7 +206,7 @@ class Admission:
         loaded = self._catalogue.loaded and self._sales.loaded
         if self.open or self.draining or not (loaded and self._journaling.usable and self._clock.was_known):
             return LEDGER_AWAY
-        if not self._queue.room(self._clock.now_s()):
+        if not self._queue.room(self._clock.steady_s()):
             return OVERLOADED
         draft = self._draft(request)
         if isinstance(draft, Refusal):
@@ -283,18 +283,17 @@ class Admission:
         return draft
 
     def _enqueue(self, draft: Draft, parts: Parts, outcome: Promise) -> Refusal | None:
-        now_s = self._clock.now_s()
         try:
-            pending = self._pending(draft, parts, outcome, int(now_s * 1000))
+            pending = self._pending(draft, parts, outcome, self._clock.now_ms())
         except BaseException:
             self._leases.till.restore(parts)
             raise
         if len(pending.event.payload) > self.event_bytes_max:
             self._leases.till.restore(parts)
             return Refusal("body_too_large", "the order's event would be larger than the stream takes")
-        self._queue.put(pending, now_s)
+        self._queue.put(pending, self._clock.steady_s())
         if pending.trace is not None:
-            pending.trace.admitted_s = pending.queued_at
+            pending.trace.admitted_s = self._clock.now_s()
         return None
 
     def _pending(self, draft: Draft, parts: Parts, outcome: Promise, now_ms: int) -> Pending:
@@ -373,7 +372,7 @@ class Admission:
             return result
         sale = waiting.draft.request.sale
         over = self._sales.refusal(sale) if sale else None
-        if over is None and not self._queue.room(self._clock.now_s(), _limits(waiting.draft)):
+        if over is None and not self._queue.room(self._clock.steady_s(), _limits(waiting.draft)):
             over = OVERLOADED
         if over is not None:
             self._leases.till.restore(result)
@@ -420,7 +419,7 @@ class Admission:
 
     def _requeue(self, pending: Pending, parts: Parts) -> None:
         pending.entry = pending.entry._replace(parts=parts)
-        self._queue.put(pending, self._clock.now_s())
+        self._queue.put(pending, self._clock.steady_s())
 
 
 async def _known(promise: Promise) -> Outcome:

@@ -57,6 +57,10 @@ class Clock:
         now = time.monotonic()
         return now + self._base - DRIFT * (now - self._set_at)
 
+    def steady_s(self) -> float:
+        """Seconds from no moment in particular, for what lasts so long: no step of any clock is in them."""
+        return time.monotonic()
+
     def now_ms(self) -> int:
         return int(self.now_s() * 1000)
 

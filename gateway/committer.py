@@ -130,7 +130,7 @@ class Committer:
         """Answer the buyers who have waited too long, until cancelled: a ledger that hangs keeps nobody for ever."""
         while True:
             await asyncio.sleep(self._reply_s_max / WATCHES)
-            self.answer_overdue(self._clock.now_s() - self._reply_s_max)
+            self.answer_overdue(self._clock.steady_s() - self._reply_s_max)
 
     def answer_overdue(self, before_s: float) -> None:
         """Tell buyers who have waited since before `before_s` to come back. An order of the commit under way is settled

@@ -108,7 +108,7 @@ class Leases:
         """Whether the ledger has said within the last second that fewer units exist than `demand` asks for."""
         if not self._bounds:
             return None
-        now = self._clock.now_s()
+        now = self._clock.steady_s()
         bounds = ((sku, units, self._bounds.get(sku)) for sku, units in demand)
         available = [
             (sku, bound[0]) for sku, units, bound in bounds if bound is not None and units > bound[0] and now < bound[1]
@@ -122,7 +122,7 @@ class Leases:
         if self._closed:
             return None
         wait_s = self._live.stock.park_ms_max / 1000
-        parked = self.parking.park(demand, self._clock.now_s(), wait_s, self._give_up)
+        parked = self.parking.park(demand, self._clock.steady_s(), wait_s, self._give_up)
         # Whoever only stands behind others changes nothing for now.
         if parked is not None and (
             any(self.parking.skus[sku] == 1 for sku, _ in demand) or not self.till.missing(demand)
@@ -285,7 +285,7 @@ class Leases:
 
     def _want(self, sku: str, units: int, order: int) -> stock.Want:
         refill = self._refills.setdefault(sku, Refill())
-        now, settings = self._clock.now_s(), self._live.stock
+        now, settings = self._clock.steady_s(), self._live.stock
         ahead = settings.lease_ahead_ms / 1000
         if sku in self._ahead:
             refill.size = settings.lease_units_max
@@ -301,7 +301,7 @@ class Leases:
 
     async def _worth_asking(self, wants: list[stock.Want]) -> list[stock.Want]:
         """Leave out the orders of which the ledger has refused a part a moment ago, and the mirror shows no more."""
-        now = self._clock.now_s()
+        now = self._clock.steady_s()
         fresh = {want.sku for want in wants if now - self._refused_at.get(want.sku, 0.0) < SHIELD_S}
         if not fresh or self._asked:
             return wants
@@ -320,7 +320,7 @@ class Leases:
             self._ahead.pop(want.sku, None)
             self._thirsty.pop(want.sku, None)
         if not self._asked:
-            self._asked_at = self._clock.now_s()
+            self._asked_at = self._clock.steady_s()
         self._asked = {want.lease: want for want in wants}
         self.takes += len(wants)
         try:
@@ -333,7 +333,7 @@ class Leases:
         if owner != self.owner:
             return False
         self._asked.clear()
-        self._counters.lease_refill_seconds.observe(self._clock.now_s() - self._asked_at)
+        self._counters.lease_refill_seconds.observe(self._clock.steady_s() - self._asked_at)
         needs = {want.lease: want.units_min for want in wants}
         for answer in answers:
             self._received(answer, needs[answer.lease])
@@ -356,7 +356,7 @@ class Leases:
         """Nothing was granted: whoever wants more than exists is told so; the others wait for what is in somebody's
         hands.
         """
-        now = self._clock.now_s()
+        now = self._clock.steady_s()
         self._bounds[sku] = (free + outstanding, now + BOUND_S)
         self._refused_at[sku] = now
         for _ in range(self.parking.refuse_short(sku, free + outstanding)):
@@ -366,7 +366,7 @@ class Leases:
 
     async def _call_by_ledger(self) -> None:
         """Call for what somebody has long waited for by the way that nobody can be deaf to."""
-        now = self._clock.now_s()
+        now = self._clock.steady_s()
         if now - self._called_by_ledger_at < LEDGER_CALL_S:
             return
         late = {
@@ -381,7 +381,7 @@ class Leases:
 
     def _give_up(self, parked: Parked) -> None:
         # A take is nearly always under way while somebody waits; one without an answer for long is something else.
-        away = bool(self._asked) and self._clock.now_s() - self._asked_at >= RETRY_MAX_S
+        away = bool(self._asked) and self._clock.steady_s() - self._asked_at >= RETRY_MAX_S
         self.parking.release(
             parked, Refusal("ledger_away") if away else Refusal("stock_returning", "the units are in other hands")
         )

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 import asyncpg
+from msgspec.structs import replace
 
 from core_ext import documents
 from core_ext.shapes import Change, Line, Order, Sealed
@@ -70,10 +71,18 @@ def event_of(order: Order, change: Change, source: str, key: tuple[bytes, bytes]
     """The event of one version of an order: whoever encodes it, from memory or from the tables, gets the same bytes.
     `key`: hash and fingerprint of the order's key, for whoever takes the order back into a restored ledger.
     """
+    order = as_of(order, change.status)
     subject = documents.event_subject(order.id, change.event, order.channel)
     event_id, payload = documents.event_id(order.id, change.version), documents.event_json(order, change, source)
     headers = headers_of(order, key) if change.event == CREATED else {}
     return Event(subject, event_id, payload, headers)
+
+
+def as_of(order: Order, status: str) -> Order:
+    """The order as it was when it had this status: one that waits for its payment has none yet."""
+    if status == "pending_payment" and order.paid_reference is not None:
+        return replace(order, paid_reference=None, paid_at=None)
+    return order
 
 
 def body_of(order: Order, client: Client) -> bytes:
@@ -101,9 +110,9 @@ class OrderBook:
         found = await self._fetch(order_ids, history=True)
         created = {}
         for order_id, stored in found.items():
-            order = restore(stored, self._vault)
             first = stored.history[0]
             assert first["version"] == 1, order_id
+            order = as_of(restore(stored, self._vault), first["status"])
             order.version, order.status = 1, first["status"]
             created[order_id] = order
         return created

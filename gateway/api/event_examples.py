@@ -2,6 +2,8 @@
 and what the golden files in deploy/contracts/events pin to the byte.
 """
 
+from msgspec.structs import replace
+
 from core_ext import ids
 from core_ext.shapes import Change, Line, Order
 from gateway.domain.stock_keys import stock_key
@@ -48,6 +50,20 @@ def examples(source: str) -> dict[str, Event]:
     cancelled = Change(
         2, AT_MS + 60_000, "cancelled", "cancelled", "client:7", "pending_payment", "changed my mind", ("status",)
     )
+    paid = Change(
+        2,
+        AT_MS + 30_000,
+        "paid",
+        "paid",
+        "client:7",
+        "pending_payment",
+        changed=("status", "paid"),
+        traceparent=trace,
+    )
+    bought = replace(order(), paid_reference="wx-4200001", paid_at=AT_MS + 29_000)
+    expired = Change(
+        2, AT_MS + 1_800_040, "expired", "expired", "floodgate", "pending_payment", "payment_timeout", ("status",)
+    )
     levels = (
         LevelChange(SKU, 1, "low", "low", "in_stock", 8, AT_MS),
         LevelChange(stock_key(SALE, SKU), 2, "sold_out", "sold_out", "low", 0, AT_MS + 1),
@@ -56,7 +72,9 @@ def examples(source: str) -> dict[str, Event]:
     product = ProductChange(SKU, 4, "白色心形烛台", 255, "CNY", True, True, 2, ["price", "limit"], AT_MS)
     return {
         "order.created": event_of(order(), created, source),
+        "order.paid": event_of(bought, paid, source),
         "order.cancelled": event_of(order(), cancelled, source),
+        "order.expired": event_of(order(), expired, source),
         **{f"stock.{level.event}": level_event_of(level, source) for level in levels},
         "stock.product_changed": product_event_of(product, source),
     }

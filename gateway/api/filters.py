@@ -4,7 +4,7 @@ could have is refused, so nothing that PostgreSQL cannot take reaches it.
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -16,12 +16,11 @@ from core_ext.shapes import Time
 from core_ext.times import ms_of
 from gateway.api.operations import Parameter
 from gateway.api.reading import LIMIT, LIMIT_DEFAULT, is_sku
-from gateway.api.shapes import Status
 from gateway.domain.access import Client
 from gateway.domain.keys import KEY_CHARS_MAX, KEY_PATTERN, Hasher, parse_key
+from gateway.domain.lifecycle import STATUSES, Status
 from gateway.domain.outcomes import refuse
 
-STATUSES = get_args(Status)
 Channel = Annotated[str, Meta(pattern=f"^[a-z0-9-]{{1,{CHANNEL_CHARS_MAX}}}$")]
 SALE = "[a-z0-9-]{1,64}"
 Sale = Annotated[str, Meta(pattern=f"^{SALE}$")]

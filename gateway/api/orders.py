@@ -1,5 +1,5 @@
-"""Orders: the readable twins of the hot routes, reading what has been ordered, and cancelling it. A client sees its own
-orders; another client's order is 404, as one that does not exist.
+"""Orders: the readable twins of the hot routes, and reading what has been ordered. A client sees its own orders;
+another client's order is 404, as one that does not exist.
 
 A list is for looking things up. It is no change feed: those who need every change subscribe to the events.
 """
@@ -10,28 +10,20 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath
 
-from core_ext import ids
 from core_ext.shapes import Order, OrderIn
 from gateway.api import examples, shapes
 from gateway.api.answers import AnyRequest, etag, json_answer, passed_on
 from gateway.api.filters import PARAMETERS, filters_of
 from gateway.api.guard import client_of
-from gateway.api.operations import OPERATION, Etag, Operation, Parameter, Shown
+from gateway.api.operations import OPERATION, Operation, Parameter, Shown
 from gateway.api.paging import LINK, read_page
-from gateway.api.reading import (
-    read_json,
-    read_query,
-    read_required_match,
-    receive_of,
-    services_of,
-)
+from gateway.api.reading import read_query, receive_of, services_of
 from gateway.domain.access import Client
 from gateway.domain.outcomes import ProblemError, Refusal, refuse
 from gateway.edge.requests import read_headers
 from gateway.heart import HEARTBEATS_MISSED
-from gateway.orders import body_of, event_of
+from gateway.orders import body_of
 from gateway.services import Services
-from persistence.postgres import order_changes
 
 PATH = "/v1/orders"
 CURSOR_ROUTE = b"\x11"  # tells the digests of this list from those of keys and of other lists
@@ -102,32 +94,6 @@ SHOW = Operation(
     problems=("not_found", "overloaded", "ledger_away"),
     parameters=(ORDER_ID,),
 )
-CANCEL = Operation(
-    name="cancelOrder",
-    tag="Orders",
-    summary="Cancel an order that nobody prepares yet",
-    description=(
-        "Its units are for sale again, and its buyer may hold as many more of a SKU with a limit. It has to wait for "
-        "its payment or be paid, and to have the version that `If-Match` names: a call that is repeated is 412. "
-        "`orders:write` is enough for the client's own orders."
-    ),
-    scopes=("orders:manage", "orders:write"),
-    body=shapes.OrderCancelIn,
-    body_example={"reason": "ordered twice"},
-    answers={
-        200: Shown(
-            "The order, cancelled",
-            shapes.OrderOut,
-            headers={"ETag": "The version of the order"},
-            example=examples.ORDER | {"status": "cancelled", "version": 2},
-        )
-    },
-    problems=("not_found", "precondition_required", "version_mismatch", "not_cancellable", "ledger_away"),
-    parameters=(
-        ORDER_ID,
-        Parameter("If-Match", "header", Etag, "The ETag of the order", required=True, example='"1"'),
-    ),
-)
 LIST = Operation(
     name="listOrders",
     tag="Orders",
@@ -162,26 +128,6 @@ async def show_order(request: AnyRequest, order_id: FromPath[str]) -> Response[b
     return json_answer(body_of(order, client), headers={"etag": etag(order.version)})
 
 
-@post(PATH + "/{order_id:str}/cancel", opt={OPERATION: CANCEL}, status_code=200)
-async def cancel_order(request: AnyRequest, order_id: FromPath[str]) -> Response[bytes]:
-    services, client = services_of(request), client_of(request)
-    parsed = ids.parse_id(order_id)
-    if parsed is None:
-        raise refuse("not_found")
-    version = read_required_match(request)
-    reason = (await read_json(request, shapes.OrderCancelIn)).reason
-    traceparent = read_headers(request.scope["headers"]).traceparent
-    everyone = client.may("orders:manage") and client.may("orders:read:all")
-    owner = None if everyone else client.client_id
-    batch_id = ids.new_id(services.clock.now_ms())
-    done = await order_changes.cancel(
-        services.pool, parsed, version, owner, services.leases.home, client.actor, reason, traceparent, batch_id
-    )
-    if done.outcome != "cancelled":
-        raise await _not_cancelled(services, client, parsed, done)
-    return await _cancelled(services, client, parsed, version + 1, batch_id, done)
-
-
 @get(PATH, opt={OPERATION: LIST})
 async def list_orders(request: AnyRequest) -> Response[bytes]:
     services, client = services_of(request), client_of(request)
@@ -207,37 +153,6 @@ async def _may_be_journaled(services: Services, key_hash: object) -> bool:
     silent_s = HEARTBEATS_MISSED * services.settings.owner.heartbeat_ms / 1000
     since_s = max(services.clock.now_s() - silent_s, services.journaling.back_at_s)
     return await services.book.may_be_journaled(services.journaling.owner, since_s)
-
-
-async def _not_cancelled(
-    services: Services, client: Client, order_id: bytes, done: order_changes.Cancelled
-) -> ProblemError:
-    if done.outcome == "not_cancellable":
-        return refuse("not_cancellable", f"the order is {done.status}")
-    if done.outcome == "version_mismatch":
-        return refuse("version_mismatch")
-    if client.may("orders:read:all") and await services.book.now(order_id) is not None:
-        return refuse("scope_missing", "to cancel an order of another client needs the scope orders:manage")
-    return refuse("not_found")
-
-
-async def _cancelled(
-    services: Services,
-    client: Client,
-    order_id: bytes,
-    version: int,
-    batch_id: bytes,
-    done: order_changes.Cancelled,
-) -> Response[bytes]:
-    """Say so to those who wait for units and to the stream. Who cannot read the order now leaves its event to the
-    relay.
-    """
-    for key in done.skus:
-        services.leases.restocked(key)
-    order, change = await services.book.at_version(order_id, version)
-    event = event_of(order, change, f"/floodgate/{services.settings.installation.name}")
-    services.publisher.put(batch_id, [event])
-    return json_answer(body_of(order, client), headers={"etag": etag(order.version)})
 
 
 def _page(orders: Sequence[Order], client: Client, cursor: str | None) -> bytes:

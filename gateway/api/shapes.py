@@ -10,25 +10,14 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from core_ext.codes import PROBLEMS
-from core_ext.limits import MONEY_MAX, QUANTITY_MAX, TITLE_CHARS_MAX
-from core_ext.shapes import AdjustmentIn, OrderIn, Product, ShipTo
+from core_ext.limits import MONEY_MAX, QUANTITY_MAX, REFERENCE_CHARS_MAX, TITLE_CHARS_MAX
+from core_ext.shapes import AdjustmentIn, OrderIn, Product, ShipTo, Time
 from gateway.domain.keys import KEY_PATTERN
+from gateway.domain.lifecycle import Status
 
 REASON_CHARS_MAX = 200
 SHARDS_MAX = 256  # the ledger's own bound
 
-Status = Literal[
-    "pending_payment",
-    "paid",
-    "preparing",
-    "shipped",
-    "completed",
-    "after_sales",
-    "cancelled",
-    "expired",
-    "refunding",
-    "refunded",
-]
 Title = Annotated[str, Meta(min_length=1, max_length=TITLE_CHARS_MAX, description="No control characters")]
 Price = Annotated[int, Meta(ge=0, le=MONEY_MAX, description="In minor units of the currency")]
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217")]
@@ -51,6 +40,10 @@ CancelReason = Annotated[
         max_length=REASON_CHARS_MAX,
         description="Kept in the order's history and told in its event, so no place for personal data",
     ),
+]
+PaymentReference = Annotated[
+    str,
+    Meta(min_length=1, max_length=REFERENCE_CHARS_MAX, description="Of whoever was paid; by it the payment is found"),
 ]
 Shards = Annotated[
     int, Meta(ge=1, le=SHARDS_MAX, description="Shards of the SKU's stock; as they are, or the setting, when left out")
@@ -87,6 +80,11 @@ class ProductPage(Struct):
 
 class OrderCancelIn(Struct, forbid_unknown_fields=True):
     reason: CancelReason
+
+
+class OrderPayIn(Struct, forbid_unknown_fields=True):
+    reference: PaymentReference
+    at: Annotated[Time, Meta(description="When it was paid")] | None = None
 
 
 class StockIn(Struct, forbid_unknown_fields=True):
@@ -200,9 +198,7 @@ class OrderOut(Struct, omit_defaults=True):
     paid: PaidOut | None = None
     note: str | None = None
     ship_to: ShipTo | None = None
-    expires_at: Annotated[
-        datetime | None, Meta(description="Until when it should be paid. Nothing cancels it by itself yet")
-    ] = None
+    expires_at: Annotated[datetime | None, Meta(description="Until when it has to be paid; then it expires")] = None
 
 
 class ReceiptOut(Struct, frozen=True):
@@ -238,6 +234,13 @@ class Problem(Struct, omit_defaults=True):
     detail: str | None = None
     errors: list[ProblemEntry] | None = None
     opens_at: Annotated[datetime, Meta(description="When the sale opens; of `sale_not_open`")] | None = None
+    order_status: (
+        Annotated[Status, Meta(description="What the order is; of `not_payable` and `not_cancellable`")] | None
+    ) = None
+    allowed: (
+        Annotated[list[Literal["pay", "cancel"]], Meta(description="What may be asked of it as it is; of the same")]
+        | None
+    ) = None
     violated_policies: (
         Annotated[list[Literal["client", "customer"]], Meta(description="Whose rate it is; of `rate_limited`")] | None
     ) = None
@@ -277,6 +280,7 @@ DOCUMENTED: tuple[Any, ...] = (
     OrderPage,
     ReceiptOut,
     OrderCancelIn,
+    OrderPayIn,
     ProductIn,
     ProductChange,
     ProductPage,

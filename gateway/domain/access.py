@@ -11,7 +11,7 @@ SCOPES = {
     "orders:write": "place orders",
     "orders:read": "read the client's own orders",
     "orders:read:all": "read the orders of every client",
-    "orders:price": "name prices, adjustments and payments in an order",
+    "orders:price": "name prices and adjustments in an order, and say that orders have been paid",
     "orders:manage": "change orders",
     "bulk": "place orders in bulk",
     "stock:read": "read stock",

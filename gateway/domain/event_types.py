@@ -12,24 +12,13 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from core_ext.limits import MONEY_MAX, QUANTITY_MAX, SKU_CHARS_MAX, TITLE_CHARS_MAX
 from gateway.domain.levels import Level
+from gateway.domain.lifecycle import CHANGES, Status
 
 PARTITIONS = 16  # of a stream's subjects, written 00 to 15
 VERSION = "v1"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DEFINITION = "#/$defs/{name}"
 
-Status = Literal[
-    "pending_payment",
-    "paid",
-    "preparing",
-    "shipped",
-    "completed",
-    "after_sales",
-    "cancelled",
-    "expired",
-    "refunding",
-    "refunded",
-]
 Sku = Annotated[str, Meta(min_length=1, max_length=SKU_CHARS_MAX)]
 Money = Annotated[int, Meta(ge=0, le=MONEY_MAX, description="In minor units of the currency")]
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217")]
@@ -164,11 +153,12 @@ class EventType(Struct, frozen=True):
         return document | ({"$defs": definitions} if definitions else {})
 
 
+TOLD = ("pay", "cancel", "expire")  # the changes of an order that the product makes
 EVENT_TYPES = {
     kind.name: kind
     for kind in (
         EventType("order.created", "ORDERS", "An order is in the ledger, its units are taken.", OrderChanged),
-        EventType("order.cancelled", "ORDERS", "An order was cancelled, its units are free again.", OrderChanged),
+        *(EventType(f"order.{CHANGES[told].event}", "ORDERS", CHANGES[told].summary, OrderChanged) for told in TOLD),
         EventType("stock.sold_out", "STOCK", "No unit is left unsold.", StockLevelChanged),
         EventType("stock.low", "STOCK", "At most `stock.low_units` units are left unsold.", StockLevelChanged),
         EventType("stock.back_in_stock", "STOCK", "There are units again after it was sold out.", StockLevelChanged),

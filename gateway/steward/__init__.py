@@ -12,8 +12,9 @@ import structlog
 
 from gateway.live import Live
 from gateway.settings import Settings
+from gateway.steward.expiry import Expiry
 from gateway.steward.levels import Levels
-from gateway.steward.metrics import OWNERS, RELAYED, UNKNOWN, StewardMetrics, shown
+from gateway.steward.metrics import EXPIRED, OWNERS, RELAYED, UNKNOWN, StewardMetrics, shown
 from gateway.steward.product_events import ProductEvents
 from gateway.steward.relay import Relay
 from gateway.steward.shards import Shards
@@ -32,6 +33,7 @@ HOUSEKEEPING_EVERY_S = 600.0
 SETTINGS_EVERY_S = 1.0
 SHARDS_EVERY_S = 1.0
 LEVELS_EVERY_S = 0.25
+EXPIRE_EVERY_S = 0.1  # units of an order that was not paid are for sale again within a second
 METRICS_EVERY_S = 5.0
 SWEEP_EVERY_S = 2.0  # the mirror forgets what it has not been told for 5 s
 SESSIONS = (
@@ -42,6 +44,8 @@ SESSIONS = (
     "settings",
     "shards",
     "levels",
+    "expiry",
+    "expired_events",
     "stock_events",
     "product_events",
     "sweep",
@@ -81,6 +85,13 @@ class Steward:
             self._sessions["product_events"], self._stream, f"/floodgate/{settings.installation.name}"
         )
         self._mirror = Mirror(settings.redis.url) if settings.redis.url else None
+        self._expiry = Expiry(
+            self._sessions["expiry"],
+            self._sessions["expired_events"],
+            self._stream,
+            self._mirror,
+            f"/floodgate/{settings.installation.name}",
+        )
         self._owner_timeout_s = settings.owner.timeout_ms / 1000
         self._unbroken_since: float | None = None
         self.metrics = StewardMetrics()
@@ -119,6 +130,7 @@ class Steward:
             ("housekeeping", self._keep_house, HOUSEKEEPING_EVERY_S),
             ("settings", self._follow_settings, SETTINGS_EVERY_S),
             ("shards", self._shards.run_pass, SHARDS_EVERY_S),
+            ("expiry", self._expiry.run_pass, EXPIRE_EVERY_S),
             ("levels", self._levels.decide, LEVELS_EVERY_S),
             ("stock_events", self._levels.publish, LEVELS_EVERY_S),
             ("product_events", self._product_events.publish, LEVELS_EVERY_S),
@@ -126,6 +138,7 @@ class Steward:
             ("metrics", self._look, METRICS_EVERY_S),
         ):
             tasks.loop(name, lambda name=name, job=job, every_s=every_s: self._every(name, job, every_s))  # type: ignore[misc]
+        tasks.loop("expired_events", self._expiry.tell)
 
     async def _show_metrics(self) -> None:
         """Until cancelled. A port that is taken is tried again."""
@@ -142,6 +155,7 @@ class Steward:
         if self._settings.steward.metrics_port:
             await self._sessions["metrics"].run(self.metrics.look)
             self.metrics.counts[RELAYED] = self._relay.sent
+            self.metrics.counts[EXPIRED] = self._expiry.ended
             self.metrics.values[UNKNOWN] = self._relay.unknown
 
     async def _ensure_streams(self) -> None:

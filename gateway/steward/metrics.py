@@ -43,6 +43,7 @@ AGES = Named("floodgate_steward_job_age_seconds", "Since a job last came to its 
 RELAYED = Named(
     "floodgate_events_relayed", "Events that no worker got acknowledged, and this steward did", is_counter=True
 )
+EXPIRED = Named("floodgate_orders_expired", "Orders that nobody paid, and this steward ended", is_counter=True)
 OWNERS = Named("floodgate_owners_closed", "Dead workers whose leases this steward has given back", is_counter=True)
 WAITING = Named("floodgate_outbox_batches", "Commits whose events the stream has not acknowledged", is_counter=False)
 OLDEST = Named("floodgate_outbox_oldest_seconds", "Since the oldest of these commits", is_counter=False)
@@ -53,7 +54,7 @@ SILENT = Named(
     "floodgate_journals_silent", "Owners with a journal that have been silent for ten minutes", is_counter=False
 )
 AHEAD = Named("floodgate_partitions_ahead_seconds", "Until a table has no partition for a new order", is_counter=False)
-TABLE = (JOBS, FAILURES, AGES, RELAYED, OWNERS, WAITING, OLDEST, UNKNOWN, SILENT, AHEAD)
+TABLE = (JOBS, FAILURES, AGES, RELAYED, EXPIRED, OWNERS, WAITING, OLDEST, UNKNOWN, SILENT, AHEAD)
 
 
 class StewardMetrics(Collector):

@@ -55,7 +55,7 @@ class Relay:
 
     async def _events(self, connection: asyncpg.Connection, pending: list[outbox.Pending]) -> list[Event]:
         order_ids = [order_id for batch in pending for order_id, _ in batch.changes]
-        stored = await orders.fetch(connection, order_ids, history=True)
+        stored = await orders.fetch(connection, order_ids, history=True, personal=False)
         keys = await orders.keys_of(connection, order_ids)
         events = []
         for batch in pending:

@@ -40,6 +40,13 @@ from pg_stat_activity where datname = current_database() and pid <> pg_backend_p
 order by xact_start limit 1
 """
 
+_PARTITIONS = """
+select c.relname, coalesce(not x.indisvalid, false) from pg_inherits i join pg_class c on c.oid = i.inhrelid
+left join pg_class n on n.relname = c.relname || '_' || :n and n.relnamespace = c.relnamespace
+left join pg_index x on x.indexrelid = n.oid
+where i.inhparent = cast(:t as regclass) order by 1
+"""
+
 
 class Revision(NamedTuple):
     """A step of the schema: its number, and in a few words what it brings."""
@@ -60,6 +67,21 @@ def run_sql(*names: str) -> None:
             driver = op.get_bind().connection.dbapi_connection
             assert driver is not None
             driver.run_async(lambda raw, script=script: raw.execute(script))
+
+
+def add_index(table: str, name: str, definition: str) -> None:
+    """Give a partitioned table the index `<table>_<name>`, inside a migration, while rows are written: each partition's
+    is built beside them, and the table's takes these over. One that was left half-built is built again.
+    """
+    if not op.get_context().as_sql:
+        with op.get_context().autocommit_block():
+            for partition, is_half_built in op.get_bind().execute(text(_PARTITIONS), {"t": table, "n": name}).all():
+                index = f"{partition}_{name}"
+                if is_half_built:
+                    op.execute(f"drop index concurrently {index}")
+                op.execute(f"create index concurrently if not exists {index} on {partition} {definition}")
+    op.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}")
+    op.execute(f"create index {table}_{name} on {table} {definition}")
 
 
 async def upgrade(url: str, days: int = 1, ahead: int = 3) -> tuple[str | None, str | None]:

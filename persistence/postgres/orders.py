@@ -61,12 +61,18 @@ class StoredKey(NamedTuple):
 
 
 async def fetch(
-    connection: asyncpg.Connection | asyncpg.Pool, order_ids: Sequence[bytes], *, history: bool = False
+    connection: asyncpg.Connection | asyncpg.Pool,
+    order_ids: Sequence[bytes],
+    *,
+    history: bool = False,
+    personal: bool = True,
 ) -> dict[bytes, StoredOrder]:
-    """The orders among `order_ids` that exist, by id; with their history only when asked for."""
+    """The orders among `order_ids` that exist, by id; with their history only when asked for, and with what opens their
+    personal data unless told otherwise.
+    """
     ids = [UUID(order_id) for order_id in order_ids]
     orders = await connection.fetch(f"select {ORDER} from orders where order_id = any($1)", ids)
-    return await _complete(connection, orders, history=history)
+    return await _complete(connection, orders, history=history, personal=personal)
 
 
 async def fetch_page(
@@ -76,7 +82,7 @@ async def fetch_page(
     values = [UUID(value) if isinstance(value, bytes) else value for value in filters.values()]
     conditions = [_CONDITIONS[name].format(f"${at}") for at, name in enumerate(filters, 1)] or ["true"]
     text = f"select {ORDER} from orders o where {' and '.join(conditions)} order by order_id desc limit {int(limit)}"
-    found = await _complete(connection, await connection.fetch(text, *values), history=False)
+    found = await _complete(connection, await connection.fetch(text, *values), history=False, personal=True)
     return sorted(found.values(), key=lambda stored: bytes(stored.order["order_id"].bytes), reverse=True)
 
 
@@ -98,7 +104,7 @@ async def keys_of(
 
 
 async def _complete(
-    connection: asyncpg.Connection | asyncpg.Pool, orders: list[asyncpg.Record], *, history: bool
+    connection: asyncpg.Connection | asyncpg.Pool, orders: list[asyncpg.Record], *, history: bool, personal: bool
 ) -> dict[bytes, StoredOrder]:
     found = {row["order_id"].bytes: StoredOrder(row, [], None, []) for row in orders}
     if not found:
@@ -108,7 +114,7 @@ async def _complete(
         f"select {LINE} from order_lines where order_id = any($1) order by order_id, line", ids
     ):
         found[line["order_id"].bytes].lines.append(line)
-    sealed = [row["order_id"] for row in orders if row["personal"] is not None]
+    sealed = [row["order_id"] for row in orders if personal and row["personal"] is not None]
     if sealed:
         for key in await connection.fetch(
             "select order_id, master_version, wrapped from order_key where order_id = any($1)", sealed

@@ -200,6 +200,7 @@ async def apply(connection: asyncpg.Connection, versions: Sequence[Version], don
     async with connection.transaction():
         if owner := await connection.fetchval(_ALIVE):
             raise StillRunningError(f"owner {owner} has come to life meanwhile")
+        await connection.execute("set local floodgate.recovering = 'on'")  # An order may go several versions at once.
         ids = [UUID(order_id) for order_id in sorted({version.order_id for version in versions})]
         known = {row["order_id"].bytes: row for row in await connection.fetch(_KNOWN, ids)}
         chains, waiting = _chains(versions, {order_id: row["version"] for order_id, row in known.items()}, done)

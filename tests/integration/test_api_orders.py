@@ -67,6 +67,46 @@ async def test_cancel_order_that_is_cancelled_is_409_with_its_status(app: App) -
     await cancel(app, order_id)
     reply = await cancel(app, order_id, '"2"')
     assert (reply.status, reply.code, reply.json["detail"]) == (409, "not_cancellable", "the order is cancelled")
+    assert (reply.json["order_status"], reply.json["allowed"]) == ("cancelled", [])
+
+
+async def pay(app: App, order_id: str, etag: str = '"1"', token: str = "fg_all", body: bytes = b"") -> Reply:
+    body = body or b'{"reference":"P-1","at":"2026-11-11T00:05:00Z"}'
+    return await call(app, "POST", f"/v1/orders/{order_id}/pay", body, {"if-match": etag}, token=token)
+
+
+async def test_pay_order_answers_the_order_with_its_payment(app: App) -> None:
+    placed = await place(app, "k-1")
+    reply = await pay(app, placed.json["order_id"])
+    assert (reply.status, reply.header("etag")) == (200, '"2"')
+    paid = {"reference": "P-1", "at": "2026-11-11T00:05:00.000Z"}
+    assert reply.json == placed.json | {"status": "paid", "version": 2, "paid": paid}
+    again = await call(app, "POST", "/v1/orders", msgspec.json.encode(ORDER), {"idempotency-key": "k-1"})
+    assert again.body == placed.body, "the key's order, as it was created"
+
+
+async def test_pay_order_again_is_412_and_then_409_with_what_is_allowed(app: App) -> None:
+    order_id = (await place(app, "k-1")).json["order_id"]
+    await pay(app, order_id)
+    assert (await pay(app, order_id)).code == "version_mismatch"
+    reply = await pay(app, order_id, '"2"')
+    assert (reply.status, reply.code) == (409, "not_payable")
+    assert (reply.json["order_status"], reply.json["allowed"]) == ("paid", ["cancel"])
+
+
+async def test_pay_order_that_was_cancelled_is_409(app: App) -> None:
+    order_id = (await place(app, "k-1")).json["order_id"]
+    await cancel(app, order_id)
+    reply = await pay(app, order_id, '"2"')
+    assert (reply.code, reply.json["order_status"], reply.json["allowed"]) == ("not_payable", "cancelled", [])
+
+
+async def test_pay_order_needs_a_reference_a_version_and_the_scope(app: App) -> None:
+    order_id = (await place(app, "k-1")).json["order_id"]
+    assert (await pay(app, order_id, body=b'{"at":null}')).status == 422
+    assert (await call(app, "POST", f"/v1/orders/{order_id}/pay", b'{"reference":"P"}')).status == 428
+    assert (await pay(app, order_id, token="fg_own")).code == "scope_missing"
+    assert (await pay(app, "0199a7c2-5d80-7c3e-9b1f-4a6d2e8c0f51")).code == "not_found"
 
 
 async def test_cancel_order_keeps_what_its_key_answers(app: App) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from persistence.postgres.audit import audit
-from tests.ledger_world import PRICE, World, draft, new_id, open_world
+from tests.ledger_world import PRICE, World, draft, force, new_id, open_world
 
 OTHER = uuid.UUID(bytes=new_id())
 
@@ -96,7 +96,7 @@ async def test_audit_counts_what_there_is(world: World) -> None:
 @pytest.mark.parametrize("damage", DAMAGE)
 async def test_audit_of_a_damaged_ledger_names_the_broken_check(world: World, damage: str) -> None:
     check, statement = DAMAGE[damage]
-    await world.pool.execute(statement)
+    await force(world.pool, statement)
     assert check in await broken(world)
 
 
@@ -107,8 +107,8 @@ async def test_audit_has_a_test_for_every_check(postgres_url: str) -> None:
 
 
 async def test_audit_of_adjusted_orders_adds_the_adjustments(world: World) -> None:
-    await world.pool.execute(
-        """update orders set total = total - 50, adjustments = '[{"type": "discount", "amount": -50}]'"""
+    await force(
+        world.pool, """update orders set total = total - 50, adjustments = '[{"type": "discount", "amount": -50}]'"""
     )
     assert await broken(world) == set()
 
@@ -119,7 +119,7 @@ async def test_audit_counts_units_owed_to_a_marketplace_apart(world: World) -> N
 
 
 async def test_audit_of_a_cancelled_order_whose_units_went_back_is_clean(world: World) -> None:
-    await world.pool.execute("update orders set status = 'cancelled'")
+    await force(world.pool, "update orders set status = 'cancelled'")
     await world.pool.execute("update order_history set status = 'cancelled'")
     await world.pool.execute("update stock_shard set free = free + 3")
     assert await broken(world) == set()

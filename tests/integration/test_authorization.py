@@ -50,6 +50,7 @@ OPENED_BY: dict[str, frozenset[str] | None] = {
     "GET /v1/orders": ORDERS_READ,
     "GET /v1/orders/{order_id}": ORDERS_READ,
     "POST /v1/orders/bulk": only("bulk"),
+    "POST /v1/orders/{order_id}/pay": only("orders:price"),
     "POST /v1/orders/{order_id}/cancel": only("orders:manage", "orders:write"),
     "GET /v1/products": ANYBODY,
     "GET /v1/products/{sku}": ANYBODY,

@@ -174,6 +174,13 @@ async def cancelled_twice(site: Site) -> Reply:
     return await site.ask("POST", path, {"reason": "x"}, headers={"if-match": '"2"'})
 
 
+async def paid_twice(site: Site) -> Reply:
+    placed = (await site.patiently(order())).json
+    path = f"/v1/orders/{placed['order_id']}/pay"
+    assert (await site.ask("POST", path, {"reference": "p-1"}, headers={"if-match": '"1"'})).status == 200
+    return await site.ask("POST", path, {"reference": "p-2"}, headers={"if-match": '"2"'})
+
+
 async def impatient_retry(site: Site) -> Reply:
     await site.patiently(order())  # The units are at hand, so the first request gets as far as the lock.
     async with site.locked():
@@ -282,6 +289,7 @@ MET: dict[str, Scenario] = {
     "sale_not_open": before_the_sale,
     "sale_closed": after_the_sale,
     "limit_reached": more_than_the_limit,
+    "not_payable": paid_twice,
     "not_cancellable": cancelled_twice,
     "key_in_flight": impatient_retry,
     "below_held": less_than_is_held,

@@ -77,3 +77,36 @@ async def test_schema_finds_an_order_by_id_in_one_partition(postgres_url: str) -
         await world.ledger().commit(new_id(), [entry])
         plan = await world.pool.fetch("explain select * from orders where order_id = $1", UUID(entry.order_id))
         assert sum("orders_p" in row[0] for row in plan) <= 2  # The scan of one partition, and its condition.
+
+
+INDEXES = """
+select count(*) filter (where x.indisvalid) as valid, count(*) as found, (select count(*) from pg_inherits
+    where inhparent = 'orders'::regclass) as partitions
+from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_index x on x.indexrelid = c.oid
+where i.inhparent = 'orders_due'::regclass
+"""
+
+
+@pytest.mark.parametrize("left", ["nothing", "one half-built"])
+async def test_upgrade_gives_every_partition_of_a_ledger_in_use_its_index(
+    empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    with monkeypatch.context() as patched:
+        upgrade = command.upgrade
+        patched.setattr(command, "upgrade", lambda config, _: upgrade(config, "0014"))
+        await migrate.upgrade(empty_postgres_url)
+    async with open_world(empty_postgres_url) as world:
+        await world.pool.execute("update schema_version set version_num = '0015'")  # So that orders are taken.
+        await world.ledger().commit(new_id(), [draft() for _ in range(50)])
+        await world.pool.execute("update schema_version set version_num = '0014'")
+        if left == "one half-built":
+            partition = await world.value("select tableoid::regclass::text from orders limit 1")
+            due = "(expires_at) where status = 'pending_payment'"
+            await world.pool.execute(f"create index {partition}_due on {partition} {due}")
+            await world.pool.execute(
+                "update pg_index set indisvalid = false where indexrelid = $1::regclass", f"{partition}_due"
+            )
+        await migrate.upgrade(empty_postgres_url)
+        row = await world.pool.fetchrow(INDEXES)
+        assert row["valid"] == row["found"] == row["partitions"] > 1
+        await world.assert_clean()

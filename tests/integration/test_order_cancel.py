@@ -12,7 +12,7 @@ from gateway.orders import event_of, restore, restore_change
 from persistence.nats.stream import Event
 from persistence.postgres import order_changes, orders, stock
 from persistence.postgres.ledger import Entry
-from tests.ledger_world import Hand, World, draft, new_id, open_world
+from tests.ledger_world import Hand, World, draft, force, new_id, open_world
 
 DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"
 STATUS = "select status from orders"
@@ -57,7 +57,7 @@ async def test_cancel_of_an_order_of_a_sale_gives_the_sale_s_units_back(world: W
     await world.pool.execute("insert into stock_sku (sku, total, shards) values ($1, 3, 1)", "spring\x1fTEA")
     await world.pool.execute("insert into stock_shard (sku, shard, free) values ($1, 0, 0)", "spring\x1fTEA")
     entry = await placed(world, limit=5)
-    await world.pool.execute("update orders set sale_id = 'spring'")
+    await force(world.pool, "update orders set sale_id = 'spring'")
     await world.pool.execute("update buyer_taken set sku = $1", "spring\x1fTEA")
     await world.pool.execute("update stock_sku set total = 7 where sku = 'TEA'")
     assert (await world.cancel(entry)).skus == ["spring\x1fTEA"]
@@ -112,7 +112,7 @@ async def test_event_of_the_first_version_is_the_same_after_the_cancellation(wor
 
 async def test_cancel_of_a_paid_order_cancels_it(world: World) -> None:
     entry = await placed(world)
-    await world.pool.execute("update orders set status = 'paid'")
+    await force(world.pool, "update orders set status = 'paid'")
     assert (await world.cancel(entry)).outcome == "cancelled"
 
 
@@ -120,10 +120,10 @@ async def test_cancel_of_a_paid_order_cancels_it(world: World) -> None:
 async def test_cancel_of_an_order_that_has_gone_further_changes_nothing(world: World, status: str) -> None:
     entry = await placed(world)
     before = await world.tables()
-    await world.pool.execute("update orders set status = $1", status)
+    await force(world.pool, "update orders set status = $1", status)
     assert await world.cancel(entry) == order_changes.Cancelled("not_cancellable", status, [])
     assert (await world.tables(), await world.free("TEA")) == (before, 0)
-    await world.pool.execute("update orders set status = 'pending_payment'")
+    await force(world.pool, "update orders set status = 'pending_payment'")
 
 
 async def test_cancel_of_another_version_changes_nothing(world: World) -> None:

@@ -15,7 +15,7 @@ from core_ext import ids, rows
 from core_ext.shapes import Change, Line, Order
 from persistence.postgres import catalogue, sales, stock
 from persistence.postgres.ledger import Entry
-from tests.ledger_world import Hand, World, new_id, open_world
+from tests.ledger_world import Hand, World, force, new_id, open_world
 
 SALE = "double-11"
 LONG_AGO, AT, FAR_AHEAD, LATER_STILL = (dt.datetime(year, 11, 11, tzinfo=dt.UTC) for year in (2000, 2001, 3000, 3001))
@@ -242,7 +242,7 @@ async def test_report_counts_what_the_sale_sold_and_nothing_else(world: World) -
     hand, everyday = await world.take(owner, key_of("A"), 6), await world.take(owner, "A", 9)
     other = sold(everyday, 9)
     await world.ledger(owner).commit(new_id(), [sold(hand, 1), sold(hand, 3)])
-    await world.pool.execute("update orders set customer_id = 'u-2' where total = 99")
+    await force(world.pool, "update orders set customer_id = 'u-2' where total = 99")
     report, _ = await sales.report(world.pool, SALE)
     assert (report["orders"], report["units"], report["buyers"]) == (2, 4, 2)
     assert (report["total_units"], report["unsold_units"], report["returned_units"]) == (15, 11, 0)

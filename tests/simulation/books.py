@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+EPOCH_S = 1_790_000_000.0  # the server's clock counts from there
 Effect = Callable[[], None]
 Demand = Sequence[tuple[str, int]]
 
@@ -50,15 +51,23 @@ class Asked(NamedTuple):
 
 
 class Stored(Struct, eq=False):
-    """An order. `versions` are the changes of it that have to be told; a cancelled one holds nothing."""
+    """An order. `versions` are the changes of it that have to be told; `created_s` and `due_s` are by the server's
+    clock.
+    """
 
     order_id: bytes
     key_hash: bytes
     fingerprint: bytes
     asked: Asked
-    at_s: float
+    created_s: float
+    due_s: float
     versions: int = 1
-    is_cancelled: bool = False
+    status: str = "pending_payment"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it holds what it has asked for."""
+        return self.status in {"pending_payment", "paid"}
 
 
 class Told(Struct, eq=False):
@@ -96,6 +105,7 @@ class Books:
         self.now_s = now_s  # the machine's; the server's clock is `clock_s`
         self.fail = fail
         self.step_s = 0.0
+        self.is_seen, self.is_blind = False, False  # whether a steward has seen the clock as it is; missed how it was
         self.locks: dict[Hashable, Transaction] = {}
         self.total: dict[str, int] = {}
         self.shards: dict[str, list[list[int]]] = {}  # (free, version) of each
@@ -112,6 +122,12 @@ class Books:
         self.due: set[str] = set()  # the events of all that is committed
         self.aliases: dict[bytes, bytes] = {}
         self.asked: dict[bytes, Asked] = {}
+        self.waiting: dict[bytes, Stored] = {}  # orders for their payment
+        self.payment_s = 0.0  # how long they may
+        self.asked_at_s: dict[bytes, tuple[float, float]] = {}  # key -> when its buyer asked first, by both clocks
+        self.steps: list[tuple[float, float]] = []  # of the clock: noted at, seconds ahead
+        self.looks: dict[str, dict[str, Any]] = {}  # at the clock, by the boot of the host
+        self.returned: list[tuple[float, str, int]] = []  # units of orders that expired: when, of what, how many
         self.given: set[tuple[bytes, int]] = set()  # gives that have moved units: lease, and the units it had
         self.rung: dict[str, int] = {}
         self.revision = 0
@@ -119,6 +135,11 @@ class Books:
     def stock(self, sku: str, units: int, shards: int) -> None:
         self.total[sku], self.held[sku], self.active[sku] = units, 0, {}
         self.shards[sku] = [[units // shards + (at < units % shards), 1] for at in range(shards)]
+
+    def step(self, step_s: float) -> None:
+        """Put the server's clock so much ahead of what it should be."""
+        self.is_blind |= not self.is_seen
+        self.step_s, self.is_seen = step_s, False
 
     @property
     def clock_s(self) -> float:
@@ -179,7 +200,7 @@ class Books:
         held: defaultdict[str, int] = defaultdict(int)
         taken: defaultdict[tuple[str, str], int] = defaultdict(int)
         for stored in self.orders.values():
-            if not stored.is_cancelled:
+            if stored.is_live:
                 for sku, units in stored.asked.demand:
                     held[sku] += units
                 for sku, units in stored.asked.limited:

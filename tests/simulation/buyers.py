@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.admission import Request
 from gateway.domain.outcomes import Accepted, Outcome, Receipt, Refusal
+from tests.simulation import expiry_functions
 from tests.simulation.books import Asked
 from tests.simulation.parts import HASHER, SHOP
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 FINAL = frozenset({"sold_out", "limit_reached"})
+ON_ITS_WAY_S = 2.0  # what was said to be sold out is believed for a second, and may have been late
 AGAIN = frozenset({"ledger_away", "stock_returning", "overloaded", "key_in_flight"})
 _encode = msgspec.json.Encoder().encode
 
@@ -46,7 +48,7 @@ class Buyer:
         self._tries = 0
         self._last: Worker | None = None
         self._order_id: bytes | None = None
-        self._has_receipt = False
+        self._has_receipt = self._has_paid = False
         self._refused = ""
         self._trusts = "wary" not in world.traits and world.draw() < 0.5  # whether a receipt is good enough for him
         demand = sorted(units.items())
@@ -59,6 +61,7 @@ class Buyer:
             return
         self._tries += 1
         world, worker = self.world, self.world.pick(self._last)
+        world.books.asked_at_s.setdefault(self.key_hash, (world.loop.now, world.books.clock_s))
         self._last = worker
         world.note(self.name, "asks", worker.process.name, self.units, f"({self._tries})")
         call = Try(self, self._tries, Request(SHOP, self.key, self.body))
@@ -79,6 +82,8 @@ class Buyer:
         match outcome:
             case Accepted():
                 self._check_accepted(outcome)
+                if not self.is_final:
+                    self._pay_later(outcome.order_id)
                 self.is_final = True
             case Receipt():
                 self._has_receipt = True
@@ -102,10 +107,27 @@ class Buyer:
         stored = self.world.books.keys.get(self.key_hash)
         if self._order_id is not None and (stored is None or stored.order_id != self._order_id):
             self.world.fail(f"I3: {self.name} was told of an order that is not in the ledger")
+        if self._has_paid and (stored is None or stored.status != "paid"):
+            self.world.fail(f"I6: {self.name} has paid for an order that has expired")
         if self._has_receipt and stored is None:
             self.world.fail(f"I3: {self.name} has a receipt, and the ledger nothing")
-        if self._refused and stored is not None:
+        # Where units come back, another try of his may have had more luck.
+        if self._refused and stored is not None and not self.world.expires:
             self.world.fail(f"I4: {self.name} was told {self._refused} and has an order all the same")
+
+    def _pay_later(self, order_id: bytes) -> None:
+        """Half of them pay, some of these too late. Who knows what he has to get pays at once."""
+        world = self.world
+        if not world.expires:
+            return
+        if self._expected is not None:
+            self._pay(order_id)
+        elif world.draw() < 0.5:
+            world.later(1.2 * world.books.payment_s * world.draw(), lambda: self._pay(order_id))
+
+    def _pay(self, order_id: bytes) -> None:
+        self._has_paid = expiry_functions.pay(self.world.books, order_id)
+        self.world.note(self.name, "pays", "in time" if self._has_paid else "too late")
 
     def _check_accepted(self, outcome: Accepted) -> None:
         world = self.world
@@ -117,15 +139,25 @@ class Buyer:
         self._order_id = outcome.order_id
 
     def _check_refused(self, refusal: Refusal, call: "Try") -> None:
-        world, books = self.world, self.world.books
-        if self._order_id is not None or call.was_known:
+        world = self.world
+        # Where units come back, another try of his may have had more luck while this one was under way.
+        if call.was_known or (self._order_id is not None and not world.expires):
             world.fail(f"I4: {self.name} has an order and is told {refusal.code}")
         elif self._has_receipt:
             world.fail(f"I3: {self.name} has a receipt and is told {refusal.code}")
         if refusal.code == "sold_out" and all(
-            units <= books.total[sku] - books.held[sku] for sku, units in self.units.items()
+            units <= self._was_there(sku, call.asked_at_s) for sku, units in self.units.items()
         ):
             world.fail(f"{self.name} wants {self.units}, which is there, and is told sold_out")
+
+    def _was_there(self, sku: str, asked_at_s: float) -> int:
+        """Units that nobody had in all the time since he asked: what he is told may be what was so before others came
+        back.
+        """
+        books = self.world.books
+        since_s = asked_at_s - ON_ITS_WAY_S
+        came_back = sum(units for at_s, returned, units in books.returned if at_s > since_s and returned == sku)
+        return books.total[sku] - books.held[sku] - came_back
 
     def _again(self, pause_s: float) -> None:
         world = self.world
@@ -138,14 +170,15 @@ class Buyer:
 
 
 class Try:
-    """A request of a buyer's. `was_known`: its key belonged to an order already when it came to the worker;
-    `is_of_leaving`: the worker was on its way out when it answered.
+    """A request of a buyer's. `was_known`: its key belonged to an order already when it came to the worker, which was
+    at no other request with it; `is_of_leaving`: the worker was on its way out when it answered.
     """
 
-    __slots__ = ("buyer", "is_of_leaving", "number", "request", "was_known")
+    __slots__ = ("asked_at_s", "buyer", "is_of_leaving", "number", "request", "was_known")
 
     def __init__(self, buyer: Buyer, number: int, request: Request) -> None:
         self.buyer = buyer
         self.number = number
         self.request = request
+        self.asked_at_s = buyer.world.loop.now
         self.was_known = self.is_of_leaving = False

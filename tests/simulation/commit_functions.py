@@ -9,9 +9,10 @@ from typing import Any
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
-from core_ext import documents
+from core_ext import documents, ids
 from persistence.postgres.ledger import REFUSED, Entry
-from tests.simulation.books import Books, Lease, Stored, Told, Transaction
+from tests.simulation import expiry_functions
+from tests.simulation.books import EPOCH_S, Asked, Books, Lease, Stored, Told, Transaction
 from tests.simulation.guards import GUARDS
 from tests.simulation.stock_functions import use
 
@@ -150,18 +151,29 @@ def _store(
 
 
 def _store_one(books: Books, entry: Entry, versions: int) -> None:
-    asked = books.asked[entry.fingerprint]
-    if versions > 1:
-        books.fail("I3: an order with a receipt is cancelled, because its units are gone")
-    stored = Stored(entry.order_id, entry.key_hash, entry.fingerprint, asked, books.now_s(), versions, versions > 1)
+    stored = _new(books, entry, versions)
     if entry.key_hash in books.keys:
         books.fail("I4: a key has two orders")
     if entry.order_id in books.orders:
         books.fail("I4: an order is stored twice")
     books.keys[entry.key_hash] = books.orders[entry.order_id] = stored
     books.due.update(documents.event_id(entry.order_id, version) for version in range(1, versions + 1))
-    if stored.is_cancelled:
-        return
+    if stored.is_live:
+        books.waiting[entry.order_id] = stored
+        _hold(books, entry, stored.asked)
+
+
+def _new(books: Books, entry: Entry, versions: int) -> Stored:
+    asked, due_s = books.asked[entry.fingerprint], expiry_functions.due_of(entry.order_row)
+    created_s = ids.time_of(entry.order_id) / 1000 - EPOCH_S
+    stored = Stored(entry.order_id, entry.key_hash, entry.fingerprint, asked, created_s, due_s, versions)
+    if versions > 1:
+        stored.status = "cancelled"
+        books.fail("I3: an order with a receipt is cancelled, because its units are gone")
+    return stored
+
+
+def _hold(books: Books, entry: Entry, asked: Asked) -> None:
     given: defaultdict[str, int] = defaultdict(int)
     for lease_id, units in entry.parts:
         lease: Lease = books.leases[lease_id]

@@ -50,7 +50,7 @@ class Connection:
             return await self._call(statement.step, _with(self.server, statement.function), arguments)
         return await self._call(statement.step, statement.function, arguments)
 
-    fetchval = fetch
+    fetchval = fetchrow = fetch
 
     async def execute(self, text: str, *arguments: Any) -> Any:
         if text == "commit":

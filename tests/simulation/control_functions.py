@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asyncpg.pgproto.pgproto import UUID
 
 from core_ext.shapes import Order
-from tests.simulation import commit_functions, stock_functions
-from tests.simulation.books import Books, Owner, Transaction
+from tests.simulation import commit_functions, expiry_functions, stock_functions
+from tests.simulation.books import EPOCH_S, Books, Owner, Transaction
 from tests.simulation.guards import GUARDS
 
 if TYPE_CHECKING:
     from tests.simulation.postgres import Postgres
 
 Row = dict[str, Any]
-START_S = 1_790_000_000.0
+START_S = EPOCH_S
 
 
 class Moment(NamedTuple):
@@ -285,6 +285,11 @@ def reap(server: "Postgres", _: Transaction, prefix: str, age_s: float) -> list[
 
 MARKS: tuple[tuple[str, Statement], ...] = (
     ("stock_take(", Statement("take", stock_functions.take)),
+    ("order_expire(", Statement("expire", expiry_functions.expire)),
+    ("clock_stepped(", Statement("note_step", expiry_functions.stepped)),
+    ("from clock_step)", Statement("look", expiry_functions.look)),
+    ("from clock_look", Statement("look", expiry_functions.last_look)),
+    ("insert into clock_look", Statement("look", expiry_functions.keep_look)),
     ("stock_give(", Statement("give", stock_functions.give)),
     ("stock_close(", Statement("close", close)),
     ("stock_ring(", Statement("ring", ring)),

@@ -72,7 +72,7 @@ def _step(world: "World", worker: Worker, _: float) -> None:
 
 
 def _step_ledger(world: "World", _: Worker, __: float) -> None:
-    world.books.step_s = world.random.choice((-3.0, -1.0, 1.0, 3.0))
+    world.books.step(world.random.choice((-3.0, -1.0, 1.0, 3.0)))
 
 
 def _mode(_: "World", worker: Worker, __: float) -> None:

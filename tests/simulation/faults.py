@@ -18,8 +18,7 @@ def _each(*steps: str) -> dict[str, tuple[str, ...]]:
     return dict.fromkeys(steps, STATEMENT)
 
 
-# The steps of the road, and what may happen at each: of the ledger, of the mirror, of the stream, of the disk. Expiry
-# of unpaid orders has its place behind parking, as a job of the steward's, as soon as the product has it.
+# The steps of the road, and what may happen at each: of the ledger, of the mirror, of the stream, of the disk.
 ROAD: dict[str, dict[str, tuple[str, ...]]] = {
     "owner": {"connect": ("refused",), **_each("register", "heartbeat", "compare", "reap", "bury", "leave")},
     "take": {
@@ -47,6 +46,10 @@ ROAD: dict[str, dict[str, tuple[str, ...]]] = {
         "publish": ("lost_before", "lost_half", "lost_ack", "crash_before", "crash_after", "stop_before"),
         "relay_publish": ("lost_before", "lost_half", "lost_ack", "crash_before", "crash_after"),
         **_each("remove", "relay", "session_begin", "session_commit", "rollback", "sweep"),
+    },
+    "expiry": {
+        **_each("look", "expire", "note_step"),
+        "expire_publish": ("lost_before", "lost_half", "lost_ack", "crash_before", "crash_after"),
     },
 }
 FAULTS = {step: faults for steps in ROAD.values() for step, faults in steps.items()}
@@ -117,11 +120,14 @@ LEADS: dict[str, Theme] = {
     "relay_publish": _RELAYED,
     "rollback": _RELAYED.plus(theme_of(faults=2 * [("relay_publish", "lost_before")])),
     "sweep": theme_of("long"),
+    **dict.fromkeys(("look", "expire", "expire_publish"), theme_of("expiring", "long")),
+    "note_step": theme_of("expiring", "long", events=("step_ledger", "step_ledger", "step_ledger")),
 }
 # What the world of each seed in turn is after; those that are often missed have several turns.
 TURNS = {
     "ring": 4,
     "give": 3,
+    "note_step": 2,
     **dict.fromkeys(("mirror_ring", "mirror_read", "journal_clear", "drain", "rollback", "leave", "resolve"), 2),
 }
 TARGETS = tuple(cell for cell in CELLS for _ in range(TURNS.get(cell[1], 1)))

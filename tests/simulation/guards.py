@@ -21,6 +21,7 @@ class Guards:
     mirror_version = True  # the mirror keeps the later state of a shard
     journal_pins_leases = True  # leases of an owner with a journal are left to who has replayed it
     journal_lock = True  # a journal is adopted only when its process is gone
+    expiry_state = True  # an order that is paid does not expire
     fsync = True  # what the journal has acknowledged survives its process
 
 

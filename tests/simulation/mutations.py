@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from gateway.admission import Admission
+from gateway.clock_steps import ClockSteps
 from gateway.comparison import Comparison
 from gateway.domain.outcomes import Outcome, Promise, Refusal
 from gateway.leases import Leases
@@ -53,6 +54,10 @@ async def _taken_for_stored(*_in_doubt: object) -> bool:
 
 async def _compares_nothing(_: Comparison) -> None:
     pass
+
+
+def _sees_nothing(*_: object) -> float:
+    return 0.0
 
 
 async def _ends_nobody(_: Session) -> int:
@@ -145,6 +150,10 @@ MUTATIONS: dict[str, Mutation] = {
     "journal: fsync before the receipt": Mutation(_model("fsync"), theme_of(events=["postgres_down", "crash"])),
     "journal: pins its owner's leases": Mutation(
         _model("journal_pins_leases"), theme_of("journal", events=["postgres_down", "stop", "stop"])
+    ),
+    "expiry: an order that is paid does not expire": Mutation(_model("expiry_state"), theme_of("expiring")),
+    "clock: one that is put forward ends no order early": Mutation(
+        (Change(ClockSteps, "ahead_s", _sees_nothing),), theme_of("expiring", "long", events=["step_ledger"])
     ),
     "parking: nobody overtakes": Mutation((Change(Parking, "holds_back", _holds_nobody_back),)),
     "calls: units go back to whoever waits": Mutation((Change(Leases, "_answer_calls", _give_nothing),)),

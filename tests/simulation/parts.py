@@ -42,11 +42,10 @@ _REJECT = _changed(_SHORT, journal={"mode": "reject"})
 _VARIANTS = (_SHORT, _SHORT, _REJECT, _changed(_SHORT, batch={"rows_max": 2}))
 
 
-def settings_of(random: Random, traits: Collection[str]) -> Settings:
+def settings_of(random: Random, traits: Collection[str], payment_s: int) -> Settings:
     """Most worlds have a journal; in some a commit takes two orders at most."""
-    if "journal" in traits:
-        return _SHORT
-    return _REJECT if "reject" in traits else random.choice(_VARIANTS)
+    variants = (_SHORT,) if "journal" in traits else (_REJECT,) if "reject" in traits else _VARIANTS
+    return _changed(random.choice(variants), orders={"payment_timeout_s": payment_s})
 
 
 def products_of(skus: list[str], limited: set[str], limit: int) -> dict[str, Product]:

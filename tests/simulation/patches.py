@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import gateway.clock
+import gateway.clock_steps
 import gateway.committer
 import gateway.draining
 import gateway.following
@@ -21,6 +22,7 @@ import gateway.live
 import gateway.lookup
 import gateway.publisher
 import gateway.steward
+import gateway.steward.expiry
 import gateway.steward.relay
 import gateway.tasks
 import persistence.journal.file
@@ -28,6 +30,7 @@ import persistence.journal.folder
 import persistence.journal.locked
 import persistence.journal.reading
 import persistence.postgres.control
+import persistence.postgres.expiry
 import persistence.postgres.ledger
 import persistence.postgres.pipeline
 import persistence.postgres.schema
@@ -51,8 +54,10 @@ TIMED = (
     gateway.publisher,
     gateway.steward,
     persistence.postgres.control,
+    persistence.postgres.expiry,
 )
 LOGGING = (
+    gateway.clock_steps,
     gateway.committer,
     gateway.draining,
     gateway.following,
@@ -63,6 +68,7 @@ LOGGING = (
     gateway.lookup,
     gateway.publisher,
     gateway.steward,
+    gateway.steward.expiry,
     gateway.steward.relay,
     gateway.tasks,
     persistence.postgres.ledger,
@@ -178,7 +184,7 @@ def patched() -> Iterator[None]:
     changes: list[tuple[Any, str, Any]] = [
         *((module, "time", Time) for module in TIMED),
         *((module, "log", Log()) for module in LOGGING),
-        *((module, "ids", Ids) for module in (gateway.leases, gateway.committer, draining)),
+        *((module, "ids", Ids) for module in (gateway.leases, gateway.committer, gateway.steward.expiry, draining)),
         (gateway.leases, "uuid", Uuid),
         (gateway.leases, "os", System),
         *((module, "os", Kernel) for module in (journal.file, journal.locked, journal.reading)),

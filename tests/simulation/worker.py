@@ -3,6 +3,7 @@ simulated servers.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +113,17 @@ class Worker:
         self.world = world
         self.process = Process(name)
         self._is_leaving = False
+        self._at: Counter[bytes] = Counter()  # requests that it is at, by key
         self.process.context.run(self._start)
 
     def receive(self, call: Try) -> None:
         """A request has come. The answer is the buyer's at once, if the process lives to give it."""
-        call.was_known = call.buyer.key_hash in self.world.books.keys
+        key = call.buyer.key_hash
+        call.was_known = key in self.world.books.keys and not self._at[key]
+        self._at[key] += 1
 
         def tell(promise: Promise) -> None:
+            self._at[key] -= 1
             if not self.process.is_dead:
                 call.is_of_leaving = self._is_leaving
                 call.buyer.answered(call, promise.result())

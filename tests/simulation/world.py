@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from gateway.settings import Settings
-from tests.simulation.buyers import Buyer
+from tests.simulation.buyers import ON_ITS_WAY_S, Buyer
 from tests.simulation.disk import Disk
 from tests.simulation.events import HAPPENINGS, OFTEN
 from tests.simulation.faults import LEADS, PLAIN, TARGETS, Faults, Theme
@@ -35,6 +35,9 @@ LOOK_S = 0.2
 END_S = 10.0  # for the workers to leave
 STEPS_MIN = 200  # of a world; the stewards make them, when all has been settled so soon
 LIMIT = 2  # units of LIMITED that a buyer may hold
+EXPIRING_SHARE = 0.05  # of the worlds, beside those that are after it: orders are due while the world stands
+PAYMENTS_S = (1, 1, 2, 3)
+LONG_PAYMENT_S = 1800
 
 Coverage = Counter[tuple[str, str]]
 
@@ -54,11 +57,14 @@ class World:
         target = TARGETS[seed % len(TARGETS)]
         self._theme = theme.plus(LEADS.get(target[1], PLAIN))
         self.traits = self._theme.traits
-        self.settings: Settings = settings_of(self.random, self.traits)
+        self.expires = "expiring" in self.traits or self.draw() < EXPIRING_SHARE
+        payment_s = self.random.choice(PAYMENTS_S) if self.expires else LONG_PAYMENT_S
+        self.settings: Settings = settings_of(self.random, self.traits, payment_s)
         self.faults = Faults(self.random, coverage, self._theme, target)
         self.faults.befall = self._befall
         self.postgres = Postgres(self)
         self.books = self.postgres.books
+        self.books.payment_s = payment_s
         self.redis = Redis(self)
         self.nats = Nats(self)
         self.disk = Disk(self)
@@ -246,7 +252,8 @@ class World:
         self.is_over = True
         self.faults.end()
         self.postgres.is_up = self.redis.is_up = self.nats.is_up = True
-        self.postgres.slow, self.books.step_s = 1.0, 0.0
+        self.postgres.slow = 1.0
+        self.books.step(0.0)
         for process in self._processes():
             process.cut_until_s = process.wall_step_s = 0.0
 
@@ -278,10 +285,18 @@ class World:
             return "leases of the dead are active"
         if any(file.has_records or file.holder is None for file in self.disk.journals):
             return "a journal has records"
-        return next((busy for worker in self.workers if (busy := worker.busy())), "")
+        return self._due() or next((busy for worker in self.workers if (busy := worker.busy())), "")
+
+    def _due(self) -> str:
+        """What is still to come of orders that expire."""
+        books = self.books
+        if self.expires and books.waiting:
+            return f"{len(books.waiting)} orders wait for their payment, and do not expire"
+        is_new = books.returned and self.loop.now - books.returned[-1][0] < ON_ITS_WAY_S
+        return "units have just come back, and not everybody knows" if is_new else ""
 
     def _sell_out(self) -> None:
-        """Whatever is left can be bought, to the last unit; then nothing more."""
+        """Whatever is left can be bought, to the last unit; then nothing more. Who buys now pays at once."""
         for sku, total in self.books.total.items():
             left, number = total - self.books.held[sku], 0
             most = LIMIT if sku in self.limited else 1 << 30

@@ -7,7 +7,8 @@ import pytest
 from gateway import access
 from gateway.access import Access
 from gateway.domain.access import SCOPES, Client, new_token, token_hash
-from tests.unit.fakes import SHOP, START_S, FakeSession
+from tests.unit.fake_ledger import START_S
+from tests.unit.fakes import SHOP, FakeSession
 
 TOKEN = "fg_" + "a" * 43
 

@@ -18,7 +18,8 @@ from gateway.orders import body_of, event_of
 from persistence.errors import LedgerUnavailableError, PoisonError
 from persistence.postgres.ledger import COPY_BYTES_MAX, Limit
 from persistence.postgres.orders import StoredKey
-from tests.unit.fakes import SERVICE, SHOP, SKU, START_S, Road, accepted, body, refused, settings, turns
+from tests.unit.fake_ledger import START_S
+from tests.unit.fakes import SERVICE, SHOP, SKU, Road, accepted, body, refused, settings, turns
 
 STORED_ID = bytes.fromhex("019ac4d4e0007abc8123456789abcdef")
 BUYER = Client(2, "buyer", frozenset({"orders:write"}), frozenset({"app"}))

@@ -10,7 +10,8 @@ from gateway.domain.outcomes import Outcome, Refusal
 from gateway.metrics import Counters
 from gateway.rates import Allowance, Rates
 from gateway.settings import RateRule
-from tests.unit.fakes import SHOP, SKU, START_S, Road, accepted, body, refused
+from tests.unit.fake_ledger import START_S
+from tests.unit.fakes import SHOP, SKU, Road, accepted, body, refused
 
 RULE = RateRule("shop", customer_requests_per_s=0.1, customer_burst=2)
 

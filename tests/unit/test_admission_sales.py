@@ -11,7 +11,8 @@ import pytest
 from core_ext.shapes import Line, Order
 from gateway.domain.outcomes import Accepted, Refusal
 from persistence.postgres.orders import StoredKey
-from tests.unit.fakes import SALE, SERVICE, SKU, START_S, Road, accepted, body, refused, sale_row, turns
+from tests.unit.fake_ledger import START_S
+from tests.unit.fakes import SALE, SERVICE, SKU, Road, accepted, body, refused, sale_row, turns
 
 KEY = f"{SALE}\x1f{SKU}"
 STORED_ID = bytes.fromhex("019ac4d4e0007abc8123456789abcdef")

@@ -12,7 +12,8 @@ from gateway.availability import KEYS_MAX, MAX_AGE_S, MIRROR_AGE_MS, REMEMBER_S,
 from gateway.tasks import Tasks
 from persistence.errors import LedgerUnavailableError, MirrorUnavailableError
 from persistence.redis.mirror import AVAILABLE_MS, Mirror, Pool
-from tests.unit.fakes import START_S, FrozenClock
+from tests.unit.fake_ledger import START_S
+from tests.unit.fakes import FrozenClock
 
 
 class FakeMirror(Mirror):

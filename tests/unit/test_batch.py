@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.batch import BEHIND_MAX, TELLING_MIN, WAITING_MIN, BatchQueue, Buyer, Pending
 from gateway.domain.outcomes import Refusal
-from tests.unit.fakes import START_S, pending, settings, turns
+from tests.unit.fake_ledger import START_S
+from tests.unit.fakes import pending, settings, turns
 
 
 def queue_of(*orders: Pending, **bounds: int) -> BatchQueue:

@@ -14,7 +14,8 @@ from persistence.errors import MirrorUnavailableError
 from persistence.postgres.stock import Shard
 from persistence.redis import mirror as redis
 from persistence.redis.mirror import Mirror, Pool, Ring
-from tests.unit.fakes import START_S, FakeSession, turns
+from tests.unit.fake_ledger import START_S
+from tests.unit.fakes import FakeSession, turns
 
 NOW_MS = int(START_S * 1000)
 

@@ -10,7 +10,8 @@ from core_ext.shapes import Product
 from gateway.batch import Pending
 from gateway.domain.access import Client
 from persistence.postgres.ledger import COPY_BYTES_MAX
-from tests.unit.fakes import START_S, Road
+from tests.unit.fake_ledger import START_S
+from tests.unit.fakes import Road
 
 NOW_MS = int(START_S * 1000)
 LOCAL = Client(1, "local", frozenset({"orders:write"}), frozenset({"app"}))

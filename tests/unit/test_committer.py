@@ -16,20 +16,8 @@ from gateway.domain.outcomes import Outcome
 from persistence.errors import LedgerUnavailableError, NotDurableError, PoisonError
 from persistence.postgres.ledger import COMMIT_NAME, AmbiguousError, BatchFencedError, Entry, Refusal
 from persistence.postgres.orders import StoredKey
-from tests.unit.fakes import (
-    SERVICE,
-    SKU,
-    START_S,
-    Road,
-    accepted,
-    body,
-    duplicate,
-    fenced,
-    over_limit,
-    refused,
-    settings,
-    turns,
-)
+from tests.unit.fake_ledger import START_S
+from tests.unit.fakes import SERVICE, SKU, Road, accepted, body, duplicate, fenced, over_limit, refused, settings, turns
 
 STORED_ID = bytes.fromhex("019ac4d4e0007abc8123456789abcdef")
 AWAY = LedgerUnavailableError("PostgreSQL did not answer")

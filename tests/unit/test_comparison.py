@@ -12,7 +12,8 @@ from gateway.leases import Leases
 from gateway.live import Live
 from gateway.metrics import Counters
 from persistence.errors import LedgerUnavailableError
-from tests.unit.fakes import NO_SETTINGS, FakeBell, FakeControl, FakeLease, FakeSession, FakeStock, FrozenClock
+from tests.unit.fake_ledger import FakeControl, FakeLease, FakeStock
+from tests.unit.fakes import NO_SETTINGS, FakeBell, FakeSession, FrozenClock
 
 PIECE = 4
 FEW, MANY = PIECE - 1, 3 * PIECE

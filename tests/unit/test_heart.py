@@ -12,7 +12,8 @@ from gateway.live import Live
 from gateway.metrics import Counters
 from persistence.errors import LedgerUnavailableError
 from persistence.postgres import control
-from tests.unit.fakes import NO_SETTINGS, SKU, START_S, FakeBell, FakeControl, FakeLease, FakeSession, FakeStock
+from tests.unit.fake_ledger import START_S, FakeControl, FakeLease, FakeStock
+from tests.unit.fakes import NO_SETTINGS, SKU, FakeBell, FakeSession
 
 LEASE, STRAY = b"\x01" * 16, b"\x02" * 16
 

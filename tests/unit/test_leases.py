@@ -12,7 +12,8 @@ from gateway.metrics import Counters
 from gateway.parking import Demand, Parked, Parts, Short
 from gateway.tasks import Tasks
 from persistence.errors import LedgerUnavailableError
-from tests.unit.fakes import FakeBell, FakeLease, FakeSession, FakeStock, FrozenClock, settings, turns
+from tests.unit.fake_ledger import FakeLease, FakeStock
+from tests.unit.fakes import FakeBell, FakeSession, FrozenClock, settings, turns
 
 PLENTY = 1_000_000
 

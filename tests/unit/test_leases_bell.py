@@ -17,7 +17,8 @@ from gateway.parking import Demand, Parked, Short
 from gateway.tasks import Tasks
 from persistence.postgres.stock import Shard
 from persistence.redis.mirror import Ring
-from tests.unit.fakes import FakeBell, FakeControl, FakeLease, FakeSession, FakeStock, FrozenClock, settings, turns
+from tests.unit.fake_ledger import FakeControl, FakeLease, FakeStock
+from tests.unit.fakes import FakeBell, FakeSession, FrozenClock, settings, turns
 
 PLENTY = 1_000_000
 NEVER_S = 3600.0

@@ -16,7 +16,8 @@ from gateway.domain.sales import Sale
 from gateway.edge.answers import problem
 from gateway.leases import Leases
 from gateway.sales import LEAD_S, Sales, sale_of
-from tests.unit.fakes import SALE, SKU, START_S, FakeRefusals, FakeSession, FrozenClock, sale_row
+from tests.unit.fake_ledger import START_S, FakeRefusals
+from tests.unit.fakes import SALE, SKU, FakeSession, FrozenClock, sale_row
 
 KEY = f"{SALE}\x1f{SKU}"
 START_MS = int(START_S * 1000)
