@@ -6,8 +6,10 @@ the stream does not hear from here it hears from the relay.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import asyncpg
@@ -25,9 +27,13 @@ from persistence.postgres.session import Session
 from persistence.redis.mirror import Mirror, Ring, Shard
 
 ORDERS_MAX = 500  # ended by one statement
+PASS_OVER_S = 60.0  # until those that could not be ended are tried again
 UNTOLD_MAX = 8  # statements whose orders the stream is still to be told of, before the next ones wait
 ACTOR = "floodgate"
 REASON = "payment_timeout"
+
+# What the ledger says of an order that does not agree with its books.
+DAMAGED = (asyncpg.RaiseError, asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 
 log = structlog.get_logger("expiry")
 
@@ -56,6 +62,7 @@ class Expiry:
         self._mirror = mirror
         self._source = source
         self._home = 0
+        self._passed_over, self._passed_over_at = 0, 0.0
         self._steps = ClockSteps(boot)
         self._untold: deque[Untold] = deque()
         self._told = asyncio.Event()
@@ -63,9 +70,25 @@ class Expiry:
         self.ended = 0
 
     async def run_pass(self) -> None:
-        """End all that are due. Raises LedgerUnavailableError."""
-        while await self._ending.run(self._end_some) == ORDERS_MAX:
-            pass
+        """End all that are due. One that the ledger cannot end is passed over for a while, and said in the log. Raises
+        LedgerUnavailableError.
+        """
+        if time.monotonic() - self._passed_over_at > PASS_OVER_S:
+            self._passed_over = 0
+        most = ORDERS_MAX
+        while True:
+            try:
+                ended = await self._ending.run(partial(self._end_some, most=most))
+            except DAMAGED as error:
+                if most > 1:
+                    most = 1
+                    continue
+                self._passed_over, self._passed_over_at = self._passed_over + 1, time.monotonic()
+                log.exception("order_cannot_expire", passed_over=self._passed_over, error=str(error))
+                most = ORDERS_MAX
+                continue
+            if ended < most:
+                return
 
     async def tell(self) -> None:
         """Tell the stream until cancelled. What it does not take now is left to the relay."""
@@ -88,11 +111,11 @@ class Expiry:
             some.append(self._untold.popleft())
         return some
 
-    async def _end_some(self, connection: asyncpg.Connection) -> int:
+    async def _end_some(self, connection: asyncpg.Connection, most: int) -> int:
         until_s = await self._steps.surely(connection)
         self._home += 1  # Units that come back go to another shard each time.
         batch_id = ids.new_id(int(until_s * 1000))
-        expired = await expiry.expire(connection, until_s, ORDERS_MAX, self._home, batch_id, ACTOR)
+        expired = await expiry.expire(connection, until_s, most, self._passed_over, self._home, batch_id, ACTOR)
         if expired is None:
             return 0
         self.ended += len(expired.orders)

@@ -14,7 +14,7 @@ from asyncpg.pgproto.pgproto import UUID
 from persistence.postgres.control import Reading
 from persistence.postgres.orders import to_ms
 
-_EXPIRE = "select order_ids, versions, at, skus from order_expire($1, $2, $3, $4, $5)"
+_EXPIRE = "select order_ids, versions, at, skus from order_expire($1, $2, $3, $4, $5, $6)"
 _LOOK = "select clock_timestamp() as now, (select coalesce(max(step), 0) from clock_step) as steps"
 _LOOKED = "select ledger_time, asked, answered, steps from clock_look where boot = $1"
 _KEEP = """
@@ -44,13 +44,13 @@ class Look(NamedTuple):
 
 
 async def expire(
-    connection: asyncpg.Connection, until_s: float, most: int, home: int, batch_id: bytes, actor: str
+    connection: asyncpg.Connection, until_s: float, most: int, skip: int, home: int, batch_id: bytes, actor: str
 ) -> Expired | None:
     """End up to `most` orders that were due at `until_s` by the ledger's clock (seconds since 1970), those first that
-    have been so for longest; None when there are none. Their units go back to the home shards; their events wait in the
-    outbox under `batch_id`.
+    have been so for longest, but for the first `skip`; None when there are none. Their units go back to the home
+    shards; their events wait in the outbox under `batch_id`. All of them end or none: raises what the driver does.
     """
-    row = await connection.fetchrow(_EXPIRE, _moment(until_s), most, home, UUID(batch_id), actor)
+    row = await connection.fetchrow(_EXPIRE, _moment(until_s), most, skip, home, UUID(batch_id), actor)
     if row is None:
         return None
     orders = [(order_id.bytes, version) for order_id, version in zip(row["order_ids"], row["versions"], strict=True)]

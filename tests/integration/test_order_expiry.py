@@ -42,9 +42,9 @@ async def make_due(world: World, entry: Entry, due_s: float) -> None:
     await world.pool.execute(statement, UUID(entry.order_id), dt.timedelta(seconds=due_s))
 
 
-async def expire(world: World, most: int = 100) -> Expired | None:
+async def expire(world: World, most: int = 100, skip: int = 0) -> Expired | None:
     async with world.pool.acquire() as connection:
-        return await expiry.expire(connection, await now_s(connection), most, 0, new_id(), ACTOR)
+        return await expiry.expire(connection, await now_s(connection), most, skip, 0, new_id(), ACTOR)
 
 
 async def now_s(connection: asyncpg.Connection) -> float:
@@ -122,6 +122,14 @@ async def test_expiry_takes_so_many_at_once_those_first_that_are_longest_due(wor
     assert await status_of(world, entries[0]) == ("pending_payment", 1)
 
 
+async def test_expiry_passes_over_those_that_are_longest_due(world: World) -> None:
+    for sku, due_s in (("A", -1), ("B", -3), ("C", -2)):
+        await placed(world, sku, due_s)
+    expired = await expire(world, skip=1)
+    assert expired is not None
+    assert expired.skus == ["A", "C"]
+
+
 async def test_expiry_stands_in_the_history_and_its_event_comes_out_the_same_from_there(world: World) -> None:
     entry = await placed(world)
     expired = await expire(world)
@@ -138,7 +146,7 @@ async def test_expiry_stands_in_the_history_and_its_event_comes_out_the_same_fro
 async def test_expiry_waits_in_the_outbox_under_its_batch(world: World) -> None:
     entry, batch_id = await placed(world), new_id()
     async with world.pool.acquire() as connection:
-        await expiry.expire(connection, await now_s(connection), 100, 0, batch_id, ACTOR)
+        await expiry.expire(connection, await now_s(connection), 100, 0, 0, batch_id, ACTOR)
     row = await world.pool.fetchrow("select order_ids, versions from outbox where batch_id = $1", UUID(batch_id))
     assert ([one.bytes for one in row["order_ids"]], row["versions"]) == ([entry.order_id], [2])
 

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from gateway.orders import event_of, restore, restore_change
+from gateway.steward import expiry as room
 from gateway.steward.expiry import Expiry
 from persistence.errors import StreamUnavailableError
 from persistence.nats.stream import NAME, Event, Stream
@@ -20,7 +21,7 @@ from persistence.postgres.control import Reading
 from persistence.postgres.expiry import Look
 from persistence.postgres.session import Session
 from tests.ledger_world import force
-from tests.worker_world import World, code_of, eventually, open_world, order, order_id_of
+from tests.worker_world import SKU, World, code_of, eventually, open_world, order, order_id_of
 
 SOURCE = "/floodgate/local"
 MANY = 700  # more than one statement ends
@@ -146,6 +147,28 @@ async def test_expiry_while_the_stream_is_away_leaves_the_events_to_the_relay(wo
     world.steward()
     await eventually("the outbox is empty", world.outbox_is_empty)
     assert [event.payload for event in await world.events()][1:] == await from_the_tables(world)
+
+
+async def test_expiry_of_an_order_that_cannot_end_ends_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await world.product("GONE", units=1)
+    shop = await world.shop()
+    for number in range(5):
+        order_id_of(await shop.buy(f"k-{number}", order("GONE" if number == 2 else SKU)))
+    await make_all_due(world)
+    await world.pool.execute("update stock_shard set sku = 'AWAY' where sku = 'GONE'")
+    async with open_expiry(world, Deaf()) as expiry:
+        await expiry.run_pass()
+        assert expiry.ended == 4
+        assert "order_cannot_expire" in capfd.readouterr().out
+        await expiry.run_pass()
+        assert "order_cannot_expire" not in capfd.readouterr().out, "it is not tried again and again"
+        await world.pool.execute("update stock_shard set sku = 'GONE' where sku = 'AWAY'")
+        monkeypatch.setattr(room, "PASS_OVER_S", 0.0)
+        await expiry.run_pass()
+        assert expiry.ended == 5
+    assert await is_expired(world)
 
 
 async def test_stewards_that_run_at_once_end_each_order_once(world: World) -> None:

@@ -30,12 +30,19 @@ def due_of(order_row: bytes) -> float:
 
 
 def expire(
-    books: Books, transaction: Transaction, until: dt.datetime, most: int, home: int, batch_id: UUID, _actor: str
+    books: Books,
+    transaction: Transaction,
+    until: dt.datetime,
+    most: int,
+    skip: int,
+    home: int,
+    batch_id: UUID,
+    _actor: str,
 ) -> dict[str, Any] | None:
     until_s = min(until.timestamp() - EPOCH_S, books.clock_s)
     books.is_seen = True
     due = [stored for stored in books.waiting.values() if _due_s(books, stored) <= until_s]
-    ending = sorted(due, key=lambda stored: stored.due_s)[:most]
+    ending = sorted(due, key=lambda stored: stored.due_s)[skip : skip + most]
     if not ending:
         return None
     ending.sort(key=lambda stored: stored.order_id)

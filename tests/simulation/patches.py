@@ -53,6 +53,7 @@ TIMED = (
     gateway.journaling,
     gateway.publisher,
     gateway.steward,
+    gateway.steward.expiry,
     persistence.postgres.control,
     persistence.postgres.expiry,
 )

@@ -80,9 +80,10 @@ end $$;
 -- expire: up to p_most orders whose time to be paid was over at p_until, those that have been so for longest first. They give back their units and what their buyers have
 -- taken of limits. One statement; any number may run: an order that somebody else holds is left to him, and is looked at again by the next call. p_until is what the
 -- caller has read of this server's clock, and has compared with its own: the clock may be put forward, or back, at any moment after that.
+-- The first p_skip of those that are due are passed over: a caller who finds that one of them cannot be ended leaves it, and ends the others.
 -- Nobody is paid and expired: both need the order's row, and find the state that the other one has left.
 -- Answers the orders, in the order of their ids, their versions, the instant, and the stock keys that have more free units than before; no row when none is due.
-create function order_expire(p_until timestamptz, p_most integer, p_home integer, p_batch uuid, p_actor text)
+create function order_expire(p_until timestamptz, p_most integer, p_skip integer, p_home integer, p_batch uuid, p_actor text)
 returns table (order_ids uuid[], versions integer[], at timestamptz, skus text[])
 language plpgsql set enable_seqscan = off set plan_cache_mode = force_custom_plan as $$
 #variable_conflict use_column
@@ -104,12 +105,12 @@ begin
             select o.order_id from orders o
             where o.status = 'pending_payment' and o.expires_at <= v_until
                 and o.expires_at + (select coalesce(sum(s.ahead), interval '0') from clock_step s where s.at > o.created_at) <= v_until
-            order by o.expires_at limit p_most for no key update skip locked) d;
+            order by o.expires_at limit p_most offset p_skip for no key update skip locked) d;
     else
         select array_agg(d.order_id order by d.order_id) into v_orders from (
             select o.order_id from orders o
             where o.status = 'pending_payment' and o.expires_at <= v_until
-            order by o.expires_at limit p_most for no key update skip locked) d;
+            order by o.expires_at limit p_most offset p_skip for no key update skip locked) d;
     end if;
     if v_orders is null then
         return;
