@@ -22,6 +22,7 @@ from gateway.domain.access import Client
 from gateway.domain.keys import Hasher
 from gateway.domain.outcomes import LEDGER_AWAY, OVERLOADED, RECEIPT, Accepted, Outcome, Promise, Refusal
 from gateway.domain.personal import Vault
+from gateway.domain.rules import Rules
 from gateway.domain.sales import Sale, not_in_sale
 from gateway.domain.stock_keys import stock_key
 from gateway.journaling import Journaling
@@ -120,6 +121,7 @@ class Admission:
         self._tasks = tasks
         self._sales = sales
         self._journaling = journaling
+        self._payments = Rules([(rule.channel, rule.payment_timeout_s) for rule in settings.orders.rule])
         self._source = f"/floodgate/{settings.installation.name}"
         self._in_flight: dict[bytes, InFlight] = {}
         self.lookup = lookup
@@ -305,7 +307,7 @@ class Admission:
         client_id, actor = client.client_id, client.actor
         personal = documents.PLAIN if "pii:read" in client.scopes else documents.MASKED
         timeout_s = request.sale.payment_timeout_s if request.sale is not None else None
-        payment_ms = 1000 * (timeout_s or self._settings.orders.payment_timeout_s)
+        payment_ms = 1000 * (timeout_s or self._payment_s(order_in.channel))
         written = admission.write(order_in, priced, client_id, actor, now_ms, payment_ms, trace, self._vault.sealer)
         told = admission.tell(
             order_in, priced, written, client_id, actor, now_ms, trace, self._source, key, fingerprint, personal
@@ -318,6 +320,10 @@ class Admission:
         event = tuple.__new__(Event, (subject, event_id, payload, headers))
         lines = len(priced.lines)
         return Pending(client, entry, priced.demand, event, body, size, lines, units, outcome, trace=request.trace)
+
+    def _payment_s(self, channel: str) -> int:
+        """How long an order of this channel may wait for its payment."""
+        return self._payments.find(channel) or self._settings.orders.payment_timeout_s
 
     def _refuse_unless_known(self, refusal: Refusal, request: Request, outcome: Promise) -> None:
         """Refuse once the ledger has said that it does not know the key: a known key beats every refusal. There is no

@@ -24,6 +24,7 @@ from gateway.settings import (
     SettingsError,
     Stock,
     checked,
+    is_live,
     live_part,
 )
 from persistence.postgres import live_settings
@@ -127,7 +128,7 @@ def document_of(settings: Settings) -> str:
         del sections["journal"]
     for key in RULES:
         section, _, name = key.partition(".")
-        if not sections[section][name]:
+        if is_live(key) and not sections[section][name]:
             del sections[section][name]
     return msgspec.json.encode(sections).decode()
 

@@ -171,6 +171,21 @@ class Limits(Struct, forbid_unknown_fields=True, frozen=True):
     ] = ()
 
 
+class OrderRule(Struct, forbid_unknown_fields=True, frozen=True):
+    channel: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=200,
+            description="Channels that the rule is for: `*` any characters, `?` one, `[ab]` one of these",
+            examples=["tmall-*"],
+        ),
+    ]
+    payment_timeout_s: Annotated[
+        int, Meta(ge=1, le=31536000, description="Time to pay an order of such a channel, in seconds", examples=[86400])
+    ]
+
+
 class Orders(Struct, forbid_unknown_fields=True, frozen=True):
     payment_timeout_s: Annotated[int, Meta(ge=1, le=31536000, description="Time to pay an order, in seconds")] = 1800
     key_wait_ms_max: Annotated[
@@ -179,6 +194,13 @@ class Orders(Struct, forbid_unknown_fields=True, frozen=True):
     reply_ms_max: Annotated[
         int, Meta(ge=100, le=60000, description="Longest wait of a buyer for the ledger, in milliseconds")
     ] = 5000
+    rule: Annotated[
+        tuple[OrderRule, ...],
+        Meta(
+            max_length=RULES_MAX,
+            description="Time to pay by channel: the first rule that matches counts; that of a sale beats it",
+        ),
+    ] = ()
 
 
 class Postgres(Struct, forbid_unknown_fields=True, frozen=True):
@@ -345,7 +367,12 @@ LIVE: dict[str, tuple[str, ...]] = {
     "limits": Limits.__struct_fields__,
     "journal": ("mode",),
 }
-RULES: dict[str, type[Struct]] = {"stock.rule": StockRule, "limits.rule": LimitRule, "limits.rate": RateRule}
+RULES: dict[str, type[Struct]] = {
+    "stock.rule": StockRule,
+    "limits.rule": LimitRule,
+    "limits.rate": RateRule,
+    "orders.rule": OrderRule,
+}
 
 
 def is_live(key: str) -> bool:

@@ -41,6 +41,9 @@ PAIRS = (
 # (what waits, what a commit takes of it)
 QUEUES = (("batch.queue_bytes_max", "batch.bytes_max"), ("batch.queue_rows_max", "batch.rows_max"))
 
+# (rules, what their pattern is of)
+PATTERNS = {"stock.rule": "sku", "limits.rule": "sku", "limits.rate": "client", "orders.rule": "channel"}
+
 
 def contradictions(value: Lookup) -> Iterator[Fault]:
     """What no process may start with."""
@@ -58,8 +61,8 @@ def contradictions(value: Lookup) -> Iterator[Fault]:
 
 def doubts(value: Lookup) -> Iterator[str]:
     """What can be used, and is perhaps not meant."""
-    for key, names in (("stock.rule", "sku"), ("limits.rule", "sku"), ("limits.rate", "client")):
-        yield from _pattern_doubts(key, [getattr(rule, names) for rule in value(key)])
+    for key, of in PATTERNS.items():
+        yield from _pattern_doubts(key, [getattr(rule, of) for rule in value(key)])
     if value("stock.park_ms_max") > value("orders.reply_ms_max"):
         yield (
             f"stock.park_ms_max ({value('stock.park_ms_max')}) is above orders.reply_ms_max"

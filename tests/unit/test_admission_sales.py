@@ -12,7 +12,7 @@ from core_ext.shapes import Line, Order
 from gateway.domain.outcomes import Accepted, Refusal
 from persistence.postgres.orders import StoredKey
 from tests.unit.fake_ledger import START_S
-from tests.unit.fakes import SALE, SERVICE, SKU, Road, accepted, body, refused, sale_row, turns
+from tests.unit.fakes import SALE, SERVICE, SHOP, SKU, Road, accepted, body, refused, sale_row, settings, turns
 
 KEY = f"{SALE}\x1f{SKU}"
 STORED_ID = bytes.fromhex("019ac4d4e0007abc8123456789abcdef")
@@ -21,7 +21,12 @@ STORED_ID = bytes.fromhex("019ac4d4e0007abc8123456789abcdef")
 @pytest.fixture
 async def road() -> AsyncIterator[Road]:
     """A worker with 10 units of the everyday stock and 5 of the sale's in its hand, and none elsewhere."""
-    made = Road({SKU: 0, KEY: 0})
+    async for made in running():
+        yield made
+
+
+async def running(**sections: dict[str, Any]) -> AsyncIterator[Road]:
+    made = Road({SKU: 0, KEY: 0}, settings(**sections))
     made.hold(10)
     made.hold(5, KEY)
     made.start()
@@ -96,6 +101,26 @@ async def test_admission_gives_the_sale_s_time_to_pay(road: Road, timeout_s: int
     put(road, payment_timeout_s=timeout_s)
     outcome = accepted(await road.place(body_=of_sale()))
     assert msgspec.json.decode(outcome.body)["expires_at"] == f"2026-09-21T{expires_at}.000Z"
+
+
+@pytest.mark.parametrize(
+    ("channel", "of_the_sale_s", "expires_at"),
+    [
+        ("tmall-1", None, "14:14:20"),
+        ("tmall", None, "15:13:20"),
+        ("app", None, "14:43:20"),
+        ("tmall-1", 600, "14:23:20"),
+    ],
+)
+async def test_admission_gives_the_channel_s_time_to_pay_unless_a_sale_has_its_own(
+    channel: str, of_the_sale_s: int | None, expires_at: str
+) -> None:
+    rules = [{"channel": "tmall-*", "payment_timeout_s": 60}, {"channel": "t*", "payment_timeout_s": 3600}]
+    async for road in running(orders={"rule": rules}):
+        put(road, payment_timeout_s=of_the_sale_s)
+        client = SHOP._replace(channels=frozenset({"*"}))
+        outcome = accepted(await road.place(body_=of_sale(channel=channel), client=client))
+        assert msgspec.json.decode(outcome.body)["expires_at"] == f"2026-09-21T{expires_at}.000Z"
 
 
 async def test_admission_sold_out_shows_the_plain_sku(road: Road) -> None:

@@ -11,6 +11,7 @@ from gateway.settings import (
     OTHER_VARIABLES,
     RULES_MAX,
     LimitRule,
+    OrderRule,
     RateRule,
     Settings,
     SettingsError,
@@ -190,4 +191,5 @@ def test_settings_of_the_example_with_everything_named_are_the_defaults_and_its_
     loaded = load(write(tmp_path, text), {})
     assert (loaded.stock.rule, loaded.limits.rule) == ((StockRule("SALE-*", 16),), (LimitRule("SALE-*", 2),))
     assert loaded.limits.rate == (RateRule("shop-*", 500, 100, 2, 5),)
-    assert differences(loaded, Settings()) == ["stock.rule", "limits.rule", "limits.rate"]
+    assert loaded.orders.rule == (OrderRule("tmall-*", 86400),)
+    assert sorted(differences(loaded, Settings())) == ["limits.rate", "limits.rule", "orders.rule", "stock.rule"]

@@ -52,6 +52,13 @@ def test_rates_that_never_count_are_doubted() -> None:
     ]
 
 
+def test_times_to_pay_that_never_count_are_doubted() -> None:
+    rules = [{"channel": "tmall*", "payment_timeout_s": 60}, {"channel": "tmall-2", "payment_timeout_s": 90}]
+    assert doubted(settings(orders={"rule": rules})) == [
+        "orders.rule[1] (tmall-2) never counts: orders.rule[0] (tmall*) matches first"
+    ]
+
+
 def test_settings_at_the_edge_of_a_contradiction_can_be_used() -> None:
     assert load(environ={"FLOODGATE_OWNER__HEARTBEAT_MS": "5000"}).owner.heartbeat_ms == 5000
 

@@ -49,6 +49,7 @@ def test_rows_have_a_rule_each() -> None:
         ("stock.rule", 'sku = "A", shards = 1', "default"),
         ("stock.rule", 'sku = "B*", shards = 2', "default"),
         ("limits.rule", "-", "default"),
+        ("orders.rule", "-", "default"),
     ]
 
 
