@@ -133,18 +133,18 @@ class HeadersTarget(Target[Sent]):
         received = bytearray()
         with suppress(ConnectionError):
             sending = asyncio.ensure_future(loop.sock_sendall(connection, raw))
+            # Never cancelled to be begun again: what a cancelled one has just received is lost.
+            receiving = asyncio.ensure_future(_receive(connection, received))
             try:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(PATIENCE_S):
-                        await _receive(connection, received)
-                        return bytes(received)
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_WR)
-                await _receive(connection, received)
+                if not (await asyncio.wait([receiving], timeout=PATIENCE_S))[0]:
+                    with suppress(OSError):
+                        connection.shutdown(socket.SHUT_WR)
+                await receiving
             finally:
-                sending.cancel()
-                with suppress(ConnectionError, asyncio.CancelledError):
-                    await sending
+                for task in (sending, receiving):
+                    task.cancel()
+                    with suppress(ConnectionError, asyncio.CancelledError):
+                        await task
         return bytes(received)
 
     def _ensure_ordered(self) -> None:
